@@ -61,6 +61,8 @@ fn texts(field: &str) -> &'static [&'static str] {
         "priority" => &["a", "b", "A B"],
         "prefixFormat" => &["{backend}_", "{workload}.", "x", "{backend}:"],
         "prefix" => &["t-", "", "a b", "x."],
+        "hostnames" => &["tools.example.com", "a", "*.example.com", "a:1"],
+        "path" => &["/mcp", "/team-a/mcp", "/", "/a?b"],
         "passHeaders" => &["X-Tenant", "Cookie", "mcp-x", "X-*", "x-other"],
         "scopes" => &["tools", "a b"],
         _ => &[
@@ -166,6 +168,20 @@ fn fields(schema: &Json, root: &Json, without: &[&str]) -> BoxedStrategy<Json> {
     object.prop_map(Json::Object).boxed()
 }
 
+/// A route with valid and invalid host names and paths.
+fn http_route() -> BoxedStrategy<Json> {
+    let hosts = proptest::collection::vec(select(texts("hostnames")), 1..3);
+    let path = proptest::option::of(select(texts("path")));
+    let route = (hosts, path, select(vec![80, 443, 8443])).prop_map(|(hosts, path, port)| {
+        let mut route = json!({"parentRefs": [{"name": "public", "port": port}], "hostnames": hosts});
+        if let Some(path) = path {
+            route["path"] = json!(path);
+        }
+        route
+    });
+    route.boxed()
+}
+
 /// The spec of a virtual server, and those of the entries `a`, `b`, ... of its group.
 fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
     let root = json_schema().to_value();
@@ -188,8 +204,15 @@ fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
         },
     );
     let rarely = |strategy: BoxedStrategy<Json>| proptest::option::weighted(0.3, strategy);
-    let server = (hot, rarely(storage), rarely(oidc), rarely(operational.boxed()));
-    let server = server.prop_map(|(mut spec, storage, oidc, operational)| {
+    let server = (
+        hot,
+        rarely(storage),
+        rarely(oidc),
+        rarely(operational.boxed()),
+        rarely(http_route()),
+        any::<bool>(),
+    );
+    let server = server.prop_map(|(mut spec, storage, oidc, operational, route, has_tls)| {
         spec["groupRef"] = json!({"name": "tools"});
         if let Some(mut storage) = storage {
             storage["passwordRef"] = json!({"name": "redis", "key": "password"});
@@ -200,6 +223,12 @@ fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
         }
         if let Some(operational) = operational {
             spec["operational"] = operational;
+        }
+        if let Some(route) = route {
+            spec["httpRoute"] = route;
+        }
+        if has_tls {
+            spec["tls"] = json!({"certificateRef": {"name": "cert"}});
         }
         spec
     });

@@ -124,6 +124,12 @@ impl Error {
         matches!(self.code(), Some(404 | 409 | 410))
     }
 
+    /// Whether the API server does not know the kind or the object.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
     /// Whether the object already existed (of a create), or has changed since it was read (of an update).
     #[must_use]
     pub fn is_already_exists(&self) -> bool {

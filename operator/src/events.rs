@@ -48,7 +48,7 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
         }
         types::RECONCILING => return None,
         types::STALLED | types::SESSION_STORAGE_WARNING => condition.status == "True",
-        _ => condition.status != "True",
+        _ => condition.status == "False",
     };
     if !changed || (before.is_none() && !is_problem) {
         return None;

@@ -304,7 +304,12 @@ mod tests {
     #[test]
     fn condition_counts_members_and_names_left_out() {
         let ready = |spec: Json, members: &[ObservedMember]| {
-            let status = derive(&group(&spec), members, &MCPGroupStatus::default(), Timestamp::UNIX_EPOCH);
+            let status = derive(
+                &group(&spec),
+                members,
+                &MCPGroupStatus::default(),
+                Timestamp::UNIX_EPOCH,
+            );
             assert_eq!(status.observed_generation, Some(2));
             let condition = status.conditions[0].clone();
             (condition.status, condition.reason, condition.message)

@@ -54,6 +54,11 @@ pub fn by_secret(servers: &ServerStore, secret: &PartialObjectMeta<Secret>) -> S
             .redis_password_ref()
             .is_some_and(|reference| reference.name == name)
             || names::session_keys(server) == name
+            || server
+                .spec
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.certificate_ref.name == name)
     })
 }
 

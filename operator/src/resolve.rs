@@ -13,6 +13,7 @@ use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, SecretKeyRef, VirtualMCPServ
 
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::desired::Backend;
+use crate::endpoint_certificate;
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::session_keys::{self, SessionKeySecret};
@@ -33,9 +34,9 @@ pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<V
 /// The members of `group`, sorted by name.
 #[must_use]
 pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> Vec<Arc<MCPServerEntry>> {
-    let mut members = stores
-        .entries
-        .state_filter(|entry| entry.metadata.namespace == group.metadata.namespace && group.has_member(entry));
+    let mut members = stores.entries.state_filter(|entry| {
+        entry.metadata.namespace == group.metadata.namespace && group.has_member(entry)
+    });
     members.sort_by_key(|entry| entry.name_any());
     members
 }
@@ -117,6 +118,13 @@ pub async fn secrets(
                 });
             }
         }
+    }
+    if let Some((reason, message)) = endpoint_certificate::problem(client, server, policy).await? {
+        return Ok(SecretResolution::Unresolved {
+            reason,
+            message,
+            stalled: false,
+        });
     }
     Ok(SecretResolution::Resolved {
         key,

@@ -26,6 +26,10 @@ pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
     for secret in &spec.image_pull_secrets {
         checks.push(("spec.imagePullSecrets", field_rules::object_name(&secret.name)));
     }
+    if let Some(tls) = &spec.tls {
+        let checked = field_rules::object_name(&tls.certificate_ref.name);
+        checks.push(("spec.tls.certificateRef.name", checked));
+    }
     if let Some(storage) = &spec.session_storage {
         check_session_storage(storage, &mut checks);
     }

@@ -45,6 +45,25 @@ pub(super) fn is_endpoint_without_query(value: &str) -> String {
     format!("{value}.matches('^https?{ENDPOINT}(/[!$-;=@-_a-z|~]*)?$') && !{value}.contains('?')")
 }
 
+/// The expression that is true if `value` is the URL of a protected resource: an http or https URL that can be quoted in a header.
+pub(crate) fn is_resource(value: &str) -> String {
+    format!(
+        "{} && !{value}.contains('\\\\')",
+        is_endpoint_without_query(value)
+    )
+}
+
+/// Removes the rule with this message from the schema of a struct. A custom resource has it elsewhere.
+#[cfg(feature = "k8s")]
+pub(crate) fn remove_rule(schema: &mut schemars::Schema, message: &str) {
+    let rules = schema
+        .as_object_mut()
+        .and_then(|object| object.get_mut("x-kubernetes-validations"));
+    if let Some(Json::Array(rules)) = rules {
+        rules.retain(|rule| rule["message"] != message);
+    }
+}
+
 /// Removes the properties `names` from the schema of a struct. A custom resource has other fields in their place, or none.
 #[cfg(feature = "k8s")]
 pub(crate) fn remove_properties(schema: &mut schemars::Schema, names: &[&str]) {

@@ -197,16 +197,10 @@ fn oidc_rules() -> Json {
         cel::is_endpoint("self.jwksUrl"),
         secure("jwksUrl")
     );
-    let quotable = |value: &str| {
-        format!(
-            "{} && !{value}.contains('\\\\')",
-            cel::is_endpoint_without_query(value)
-        )
-    };
-    let resource = format!("!has(self.resource) || ({})", quotable("self.resource"));
+    let resource = format!("!has(self.resource) || ({})", cel::is_resource("self.resource"));
     let default_resource = format!(
         "has(self.resource) || size(self.audience) == 0 || ({})",
-        quotable("self.audience[0]")
+        cel::is_resource("self.audience[0]")
     );
     json!([
         cel::rule_of_field(

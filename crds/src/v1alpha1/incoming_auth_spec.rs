@@ -3,7 +3,7 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{IncomingAuth, OidcConfig, cel};
+use crate::config::{IncomingAuth, OidcConfig, cel, rules};
 
 /// Authentication of clients. Default: every client that can connect is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -51,5 +51,7 @@ fn without_oidc(generator: &mut SchemaGenerator) -> Schema {
 fn without_files(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = OidcConfig::json_schema(generator);
     cel::remove_properties(&mut schema, &["caBundlePath"]);
+    // The route of a virtual server can give the resource, too, so the rule is one of its spec.
+    cel::remove_rule(&mut schema, rules::NO_RESOURCE);
     schema
 }

@@ -92,7 +92,6 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::needless_pass_by_value, reason = "the calls read better")]
     fn selected(selector: Json, labels: Json) -> bool {
         let selector: LabelSelector = serde_json::from_value(selector).unwrap();
         selects(&selector, &serde_json::from_value(labels).unwrap())

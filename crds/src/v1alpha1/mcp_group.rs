@@ -11,6 +11,10 @@ use super::{MCPServerEntry, label_selector};
 pub const MAX_MEMBERS: usize = 100;
 
 /// A set of MCP servers behind a VirtualMCPServer. The members name the group in their `groupRef`, or have the labels in `selector`.
+#[expect(
+    clippy::duplicated_attributes,
+    reason = "each printer column has its own fields"
+)]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "vmcp.dev",
@@ -24,10 +28,23 @@ pub const MAX_MEMBERS: usize = 100;
     status = "MCPGroupStatus",
     derive = "PartialEq",
     doc = "A set of MCP servers behind a VirtualMCPServer. The members name the group in their groupRef, or have the labels in selector.",
-    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].status"#
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#
+    ),
     printcolumn(name = "Members", type_ = "integer", json_path = ".status.memberCount"),
-    printcolumn(name = "Description", type_ = "string", json_path = ".spec.description", priority = 1),
+    printcolumn(
+        name = "Description",
+        type_ = "string",
+        json_path = ".spec.description",
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[cfg_attr(test, kube(cel))]
@@ -143,7 +160,10 @@ mod tests {
         );
         assert_eq!(refusal(json!({"key": "team", "operator": "Exists"})), None);
         for (expression, expected) in [
-            (json!({"key": "team", "operator": "In"}), "need at least one value"),
+            (
+                json!({"key": "team", "operator": "In"}),
+                "need at least one value",
+            ),
             (
                 json!({"key": "team", "operator": "Exists", "values": ["a"]}),
                 "take none",

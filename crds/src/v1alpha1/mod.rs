@@ -7,6 +7,7 @@
     reason = "KubeSchema copies each type, with its visibility, into a function"
 )]
 
+mod endpoint_spec;
 pub mod field_rules;
 mod incoming_auth_spec;
 mod label_selector;
@@ -22,6 +23,7 @@ mod virtual_mcp_server;
 mod workload_spec;
 mod yaml;
 
+pub use endpoint_spec::{EndpointTls, HttpRouteSpec, MCP_PATH, ParentRef, PodMonitorSettings, RouteTimeouts};
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
 pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
 pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
@@ -61,6 +63,10 @@ pub mod condition_type {
     pub const CONFIG_VALID: &str = "ConfigValid";
     /// The Secrets that the spec references exist and have the referenced keys.
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
+    /// The Gateways in `spec.httpRoute` have accepted the route. Absent without `spec.httpRoute`.
+    pub const HTTP_ROUTE_READY: &str = "HTTPRouteReady";
+    /// The PodMonitor of `spec.podMonitor` exists. Absent without `spec.podMonitor`.
+    pub const POD_MONITOR_READY: &str = "PodMonitorReady";
     /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
 }

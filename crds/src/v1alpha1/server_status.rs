@@ -21,7 +21,7 @@ pub struct VirtualMCPServerStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
-    /// URL of the MCP endpoint for clients inside the cluster.
+    /// URL of the MCP endpoint: that of `spec.httpRoute`, or for clients inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Number of gateway pods.

@@ -6,11 +6,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AutoscalingSpec, DisruptionBudgetSettings, GroupRef, IncomingAuthSpec, NetworkPolicySpec,
-    OperationalSpec, PodTemplate, SecretKeyRef, SecretRef, ServiceSettings, SessionStorageSpec,
-    VirtualMCPServerStatus,
+    AutoscalingSpec, DisruptionBudgetSettings, EndpointTls, GroupRef, HttpRouteSpec, IncomingAuthSpec,
+    NetworkPolicySpec, OperationalSpec, PodMonitorSettings, PodTemplate, SecretKeyRef, SecretRef,
+    ServiceSettings, SessionStorageSpec, VirtualMCPServerStatus,
 };
-use crate::config::{HotConfig, SessionStorageProvider, cel};
+use crate::config::{HotConfig, SessionStorageProvider, cel, rules};
 
 /// One MCP endpoint for all MCP servers of a group, served by interchangeable gateway pods.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -46,7 +46,10 @@ use crate::config::{HotConfig, SessionStorageProvider, cel};
 #[x_kube(
     validation = Rule::new("!has(self.autoscaling) || !has(self.replicas)")
         .message("has no effect with `autoscaling`, which sets the number of pods; remove one of the two")
-        .field_path(".replicas")
+        .field_path(".replicas"),
+    validation = Rule::new(has_resource())
+        .message(rules::NO_RESOURCE)
+        .field_path(".incomingAuth.oidc.resource")
 )]
 pub struct VirtualMCPServerSpec {
     /// The MCPGroup whose MCP servers are behind this endpoint, in the same namespace.
@@ -107,10 +110,21 @@ pub struct VirtualMCPServerSpec {
     /// The Service that clients connect to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub service: ServiceSettings,
+    /// TLS for the MCP endpoint. The Service then has a port named `https`. Switching it on or off replaces the pods. Default: no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<EndpointTls>,
+    /// Creates an HTTPRoute, which leads clients of a Gateway to the endpoint. `allowedHosts` then contains its host names and those of the
+    /// Service, and the default of `incomingAuth.oidc.resource` is its URL. With `tls` the Gateway also needs a BackendTLSPolicy. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<HttpRouteSpec>,
+    /// Creates a PodMonitor for the metrics of the gateway pods. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_monitor: Option<PodMonitorSettings>,
     /// How many gateway pods may be evicted at once. Only with more than one replica.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod_disruption_budget: DisruptionBudgetSettings,
-    /// Scales the pods by their CPU usage. Not together with `replicas`.
+    /// Scales the pods by their CPU usage, and by their requests in flight. Not together with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
     /// Creates a NetworkPolicy for the gateway pods. Default: none.
@@ -130,6 +144,15 @@ impl VirtualMCPServerSpec {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+/// With OIDC, the URL of the protected resource is set, or the route has it, or it is the first audience.
+fn has_resource() -> String {
+    let oidc = "self.incomingAuth.oidc";
+    format!(
+        "!has(self.incomingAuth) || !has({oidc}) || has({oidc}.resource) || has(self.httpRoute) || size({oidc}.audience) == 0 || ({})",
+        cel::is_resource(&format!("{oidc}.audience[0]"))
+    )
 }
 
 fn without_operational_fields(generator: &mut SchemaGenerator) -> Schema {

@@ -133,7 +133,7 @@ pub struct DisruptionBudgetSettings {
     pub min_available: Option<IntOrString>,
 }
 
-/// Scaling of the gateway pods by their CPU usage.
+/// Scaling of the gateway pods by their CPU usage and by their requests in flight. The larger number of pods counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -158,6 +158,11 @@ pub struct AutoscalingSpec {
     )]
     #[schemars(range(min = 1, max = 10000))]
     pub target_cpu_utilization_percentage: Option<i32>,
+    /// Average number of requests in flight for each pod that the autoscaler aims at, besides the CPU usage. It needs a metrics adapter that
+    /// serves the gateway's metric `vmcp_requests_in_flight` of pods. Default: not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub target_requests_per_pod: Option<i32>,
 }
 
 /// Which pods may connect to the gateway pods. Connections from the gateway pods are not limited, because backends may be anywhere.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use kube::ResourceExt as _;
 use vmcp_crds::config::rules::{self, FieldError, range};
 use vmcp_crds::config::{
-    AggregationConfig, BackendConfig, ConfigError, ConfigVersion, GatewayConfig, HotConfig, Listeners,
-    SessionKeys, SessionStorage,
+    AggregationConfig, BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig,
+    IncomingAuth, Listeners, SessionKeys, SessionStorage,
 };
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::{VirtualMCPServer, field_rules};
 
-use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, drain_delay};
+use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, drain_delay, listener_tls};
+use super::http_route;
 
 /// Key in the start-up ConfigMap.
 pub(super) const STARTUP_FILE: &str = "gateway.yaml";
@@ -90,6 +91,8 @@ pub struct ConfigFiles {
     pub hot: String,
     /// [`config_hash`] of the hot file.
     pub hot_hash: String,
+    /// The longest time limit of a call to one of the backends.
+    pub longest_call: Duration,
 }
 
 /// Why no valid configuration can be rendered.
@@ -127,6 +130,7 @@ pub fn config_files(
     let startup = startup(server);
     let hot = hot(server, backends);
     check(server, &startup, &hot)?;
+    let longest_call = longest_call(&hot.backends);
     let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot)?;
     if hot.len() > MAX_CONFIG_BYTES {
@@ -139,6 +143,7 @@ pub fn config_files(
         startup,
         hot_hash: config_hash(&hot),
         hot,
+        longest_call,
     })
 }
 
@@ -185,9 +190,9 @@ pub(super) fn startup(server: &VirtualMCPServer) -> GatewayConfig {
             mcp: any(MCP_PORT),
             admin: any(ADMIN_PORT),
             idle_timeout: idle_timeout.unwrap_or(Listeners::default().idle_timeout),
-            tls: None,
+            tls: listener_tls(server),
         },
-        incoming_auth: spec.incoming_auth.to_config(),
+        incoming_auth: incoming_auth(server),
         session_storage: spec
             .session_storage
             .as_ref()
@@ -205,6 +210,38 @@ pub(super) fn startup(server: &VirtualMCPServer) -> GatewayConfig {
     }
 }
 
+/// The authentication of the spec, with the resource that follows from the route.
+fn incoming_auth(server: &VirtualMCPServer) -> IncomingAuth {
+    let mut auth = server.spec.incoming_auth.to_config();
+    if let Some(oidc) = &mut auth.oidc
+        && oidc.resource.is_none()
+    {
+        oidc.resource = http_route::resource(server);
+    }
+    auth
+}
+
+/// The hosts of the spec and, with a route, those of the route and of the Service.
+fn allowed_hosts(server: &VirtualMCPServer) -> Vec<String> {
+    let mut hosts = server.spec.hot.allowed_hosts.clone();
+    let of_route = server.spec.http_route.as_ref();
+    let of_route = of_route.map(|route| http_route::host_names(server, route));
+    for host in of_route.into_iter().flatten() {
+        if !hosts.contains(&host) {
+            hosts.push(host);
+        }
+    }
+    hosts
+}
+
+/// The longest time limit of a call to one of `backends`.
+fn longest_call(backends: &[BackendConfig]) -> Duration {
+    let limits = backends
+        .iter()
+        .flat_map(|backend| backend.tools.deadlines.values().chain([&backend.timeouts.call]));
+    limits.max().copied().unwrap_or(Duration::from_secs(0))
+}
+
 pub(super) fn hot(server: &VirtualMCPServer, backends: &[Backend]) -> HotConfig {
     let operational = &server.spec.operational;
     HotConfig {
@@ -212,6 +249,7 @@ pub(super) fn hot(server: &VirtualMCPServer, backends: &[Backend]) -> HotConfig 
         access_log: operational.access_log.clone(),
         // A backend that cannot be called does not affect the others; the status says why it is missing.
         backends: usable(backends).cloned().collect(),
+        allowed_hosts: allowed_hosts(server),
         ..server.spec.hot.clone()
     }
 }

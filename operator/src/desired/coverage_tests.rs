@@ -40,9 +40,12 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     (
         "listeners.tls.certFile",
-        "a secret: a resource refers to a Secret",
+        "the operator mounts the Secret of spec.tls.certificateRef",
     ),
-    ("listeners.tls.keyFile", "a secret: a resource refers to a Secret"),
+    (
+        "listeners.tls.keyFile",
+        "the operator mounts the Secret of spec.tls.certificateRef",
+    ),
     (
         "hot.backends[].headers{}.env",
         "a secret: a resource refers to a Secret",

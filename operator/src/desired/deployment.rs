@@ -1,40 +1,44 @@
 //! The Deployment of the gateway pods.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext,
+    KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec,
+    Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext,
     TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use vmcp_crds::config::{Duration, REDIS_PASSWORD_ENV};
-use vmcp_crds::v1alpha1::{SecretKeyRef, VirtualMCPServer};
+use vmcp_crds::config::{Duration, ListenerTls, REDIS_PASSWORD_ENV};
+use vmcp_crds::v1alpha1::{EndpointTls, SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
-use super::{Inputs, labels, metadata, names, pod_template};
+use super::{ConfigFiles, Inputs, labels, metadata, names, pod_template};
 
 /// Port of the MCP endpoint, for clients.
 pub const MCP_PORT: u16 = 4483;
 /// Port for probes, scrapes and the operator.
 pub(crate) const ADMIN_PORT: u16 = 9483;
 pub(super) const MCP_PORT_NAME: &str = "mcp";
-const ADMIN_PORT_NAME: &str = "admin";
+pub(super) const ADMIN_PORT_NAME: &str = "admin";
 
 /// Name of the gateway's container.
 pub(super) const CONTAINER: &str = "gateway";
 /// Directory of all files that the operator mounts.
 pub(super) const ETC_DIR: &str = "/etc/vmcp";
 /// Names of the volumes that the operator mounts.
-pub(super) const VOLUMES: [&str; 3] = ["config", "backends", "keys"];
+pub(super) const VOLUMES: [&str; 4] = ["config", "backends", "keys", "tls"];
 
 const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
 pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
+const TLS_DIR: &str = "/etc/vmcp/tls";
+/// The keys of the Secret with the certificate of the endpoint: the certificate, and its private key.
+pub(crate) const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint, if the spec does not say.
 const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
@@ -51,10 +55,17 @@ pub(super) fn drain_delay(server: &VirtualMCPServer) -> Duration {
     server.spec.operational.drain_delay.unwrap_or(DEFAULT_DRAIN_DELAY)
 }
 
-/// The pod's `terminationGracePeriodSeconds`: the drain delay, the time limit of calls that are running when the listener closes, and
-/// time to exit. It does not depend on the backends, whose changes must not replace pods.
-fn grace_seconds(server: &VirtualMCPServer) -> i64 {
-    let call = server.spec.operational.timeouts.call.get();
+/// The pod's `terminationGracePeriodSeconds`: the drain delay, the longest time limit of a call that may be running when the listener closes,
+/// and time to exit. A limit of a backend counts in whole minutes, because another grace period replaces the pods.
+fn grace_seconds(server: &VirtualMCPServer, files: &ConfigFiles) -> i64 {
+    let of_server = server.spec.operational.timeouts.call.get();
+    let minutes = files.longest_call.get().as_millis().div_ceil(60_000);
+    let of_backends = u64::try_from(minutes).unwrap_or(u64::MAX).saturating_mul(60);
+    let call = if files.longest_call.get() > of_server {
+        std::time::Duration::from_secs(of_backends)
+    } else {
+        of_server
+    };
     let whole = drain_delay(server).get().saturating_add(call);
     let seconds = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);
     i64::try_from(seconds.saturating_add(EXIT_SECONDS)).unwrap_or(i64::MAX)
@@ -107,7 +118,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(grace_seconds(server)),
+            termination_grace_period_seconds: Some(grace_seconds(server, inputs.files)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
                 run_as_user: Some(USER_ID),
@@ -173,12 +184,49 @@ fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(vec![
-            mount("config", CONFIG_DIR),
-            mount("backends", BACKENDS_DIR),
-            mount("keys", KEYS_DIR),
-        ]),
+        volume_mounts: Some(volume_mounts(server)),
         ..Container::default()
+    }
+}
+
+fn volume_mounts(server: &VirtualMCPServer) -> Vec<VolumeMount> {
+    let mut mounts = vec![
+        mount("config", CONFIG_DIR),
+        mount("backends", BACKENDS_DIR),
+        mount("keys", KEYS_DIR),
+    ];
+    if server.spec.tls.is_some() {
+        mounts.push(mount("tls", TLS_DIR));
+    }
+    mounts
+}
+
+/// The files of the endpoint's certificate, if it has TLS.
+pub(super) fn listener_tls(server: &VirtualMCPServer) -> Option<ListenerTls> {
+    let [cert_file, key_file] = CERTIFICATE_KEYS.map(|key| Path::new(TLS_DIR).join(key));
+    server
+        .spec
+        .tls
+        .as_ref()
+        .map(|_| ListenerTls { cert_file, key_file })
+}
+
+/// The volume with the certificate of the endpoint. It is not optional: a new pod waits for the Secret.
+fn certificate_volume(tls: &EndpointTls) -> Volume {
+    let item = |key: &str| KeyToPath {
+        key: key.to_owned(),
+        path: key.to_owned(),
+        ..KeyToPath::default()
+    };
+    Volume {
+        name: "tls".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(tls.certificate_ref.name.clone()),
+            default_mode: Some(0o440),
+            items: Some(CERTIFICATE_KEYS.iter().map(|key| item(key)).collect()),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
     }
 }
 
@@ -227,7 +275,7 @@ fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
         }),
         ..Volume::default()
     };
-    vec![
+    let mut volumes = vec![
         config_map(
             "config",
             names::startup_config(server, &inputs.files.startup_hash),
@@ -242,7 +290,9 @@ fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
             }),
             ..Volume::default()
         },
-    ]
+    ];
+    volumes.extend(server.spec.tls.as_ref().map(certificate_volume));
+    volumes
 }
 
 fn port(name: &str, port: u16) -> ContainerPort {

@@ -20,11 +20,12 @@ pub(super) fn disruption_budget(server: &VirtualMCPServer) -> PodDisruptionBudge
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable,
             min_available: settings.min_available.clone(),
+            // A pod that does not become ready must not block a node drain.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             selector: Some(LabelSelector {
                 match_labels: Some(labels::selector(server)),
                 match_expressions: None,
             }),
-            ..PodDisruptionBudgetSpec::default()
         }),
         status: None,
     }

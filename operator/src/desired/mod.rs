@@ -5,9 +5,11 @@ mod config;
 mod config_map;
 mod deployment;
 mod disruption_budget;
+mod http_route;
 pub mod labels;
 pub mod names;
 mod network_policy;
+mod pod_monitor;
 pub mod pod_template;
 mod service;
 mod service_account;
@@ -21,9 +23,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
+use crate::optional_kinds::{HTTPRoute, PodMonitor};
+
 pub use config::{Backend, ConfigFiles, ConfigRenderError, config_files};
-pub(crate) use deployment::ADMIN_PORT;
 pub use deployment::MCP_PORT;
+pub(crate) use deployment::{ADMIN_PORT, CERTIFICATE_KEYS};
 
 /// Everything that the objects depend on besides the virtual server itself.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +61,10 @@ pub struct Children {
     pub autoscaler: Option<HorizontalPodAutoscaler>,
     /// Limits connections to the pods, if the spec says so.
     pub network_policy: Option<NetworkPolicy>,
+    /// Leads clients of a Gateway to the endpoint, if the spec says so.
+    pub http_route: Option<HTTPRoute>,
+    /// Tells Prometheus to scrape the pods, if the spec says so.
+    pub pod_monitor: Option<PodMonitor>,
 }
 
 /// Renders the objects of `server`.
@@ -82,6 +90,14 @@ pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
             .network_policy
             .as_ref()
             .map(|policy| network_policy::network_policy(server, policy)),
+        http_route: spec
+            .http_route
+            .as_ref()
+            .map(|route| http_route::http_route(server, route)),
+        pod_monitor: spec
+            .pod_monitor
+            .as_ref()
+            .map(|settings| pod_monitor::pod_monitor(server, settings)),
     }
 }
 

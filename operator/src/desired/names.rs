@@ -1,7 +1,7 @@
 //! Names of the objects that a virtual server owns. All begin with `vmcp-<name>`.
 
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::{CHILD_PREFIX, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{CHILD_PREFIX, HttpRouteSpec, MCP_PATH, VirtualMCPServer};
 
 use super::MCP_PORT;
 
@@ -29,9 +29,20 @@ pub fn session_keys(server: &VirtualMCPServer) -> String {
     format!("{}-session-keys", workload(server))
 }
 
-/// URL of the MCP endpoint for clients inside the cluster.
+/// URL of the MCP endpoint: that of the route, or for clients inside the cluster.
 #[must_use]
 pub fn url(server: &VirtualMCPServer) -> String {
-    let namespace = server.namespace().unwrap_or_default();
-    format!("http://{}.{namespace}.svc:{MCP_PORT}/mcp", workload(server))
+    let route = server.spec.http_route.as_ref().and_then(HttpRouteSpec::url);
+    route.unwrap_or_else(|| {
+        let scheme = if server.spec.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let namespace = server.namespace().unwrap_or_default();
+        format!(
+            "{scheme}://{}.{namespace}.svc:{MCP_PORT}{MCP_PATH}",
+            workload(server)
+        )
+    })
 }

@@ -169,7 +169,7 @@ fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
         (
             spec.termination_grace_period_seconds.is_some(),
             "terminationGracePeriodSeconds",
-            "it follows from spec.operational.drainDelay and spec.operational.timeouts.call",
+            "it follows from spec.operational.drainDelay and the time limits of calls",
         ),
         (
             spec.restart_policy

@@ -9,6 +9,9 @@ use vmcp_crds::v1alpha1::{
 use super::deployment::{MCP_PORT, MCP_PORT_NAME};
 use super::{labels, metadata, names};
 
+/// Name and protocol of the port with TLS.
+const HTTPS: &str = "https";
+
 /// The Service of the MCP port. It does not expose the admin port.
 pub(super) fn service(server: &VirtualMCPServer) -> Service {
     let affinity = match server.spec.session_affinity {
@@ -41,6 +44,7 @@ pub(super) fn service(server: &VirtualMCPServer) -> Service {
             TrafficDistribution::PreferSameZone => "PreferSameZone",
             TrafficDistribution::PreferSameNode => "PreferSameNode",
         });
+    let has_tls = server.spec.tls.is_some();
     Service {
         metadata,
         spec: Some(ServiceSpec {
@@ -51,7 +55,8 @@ pub(super) fn service(server: &VirtualMCPServer) -> Service {
             selector: Some(labels::selector(server)),
             session_affinity: Some(affinity.to_owned()),
             ports: Some(vec![ServicePort {
-                name: Some(MCP_PORT_NAME.to_owned()),
+                name: Some(if has_tls { HTTPS } else { MCP_PORT_NAME }.to_owned()),
+                app_protocol: has_tls.then(|| HTTPS.to_owned()),
                 port: i32::from(MCP_PORT),
                 protocol: Some("TCP".to_owned()),
                 target_port: Some(IntOrString::String(MCP_PORT_NAME.to_owned())),

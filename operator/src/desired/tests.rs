@@ -300,6 +300,206 @@ fn grace_period_follows_drain_delay_and_call() {
     );
 }
 
+// A backend or a tool with a longer time limit extends the grace period, in whole minutes, so that small edits replace no pods.
+#[test]
+fn grace_period_covers_longest_call_of_backends() {
+    let server = server(&json!({"groupRef": {"name": "tools"}}));
+    let grace = |entry: Json| {
+        let files = config_files(&server, &members(&server, &[("slow", entry)])).unwrap();
+        let inputs = Inputs {
+            files: &files,
+            default_image: "vmcp-gateway:test",
+            password_mac: None,
+            expected_replicas: 1,
+        };
+        let pod = children(&server, &inputs).deployment.spec.template.spec.unwrap();
+        pod.termination_grace_period_seconds
+    };
+    let with = |entry: Json| {
+        let mut spec = json!({"url": "http://slow"});
+        spec.as_object_mut()
+            .unwrap()
+            .extend(entry.as_object().unwrap().clone());
+        grace(spec)
+    };
+    assert_eq!(with(json!({})), Some(130));
+    assert_eq!(with(json!({"timeouts": {"call": "30s"}})), Some(130));
+    assert_eq!(with(json!({"timeouts": {"call": "9m30s"}})), Some(610));
+    assert_eq!(with(json!({"timeouts": {"call": "10m"}})), Some(610));
+    assert_eq!(
+        with(json!({"tools": {"deadlines": {"slow_*": "1h"}}})),
+        Some(3610)
+    );
+}
+
+// With TLS, the certificate is mounted and configured, the Service has a port `https`, and probes stay on the admin port without TLS.
+#[test]
+fn tls_reaches_pod_service_and_url() {
+    let spec = json!({"groupRef": {"name": "tools"}, "tls": {"certificateRef": {"name": "cert"}}});
+    let children = rendered(&spec, 1);
+    let pod = serde_json::to_value(children.deployment.spec.template.spec.unwrap()).unwrap();
+    let volumes = pod["volumes"].as_array().unwrap();
+    let volume = volumes.iter().find(|volume| volume["name"] == "tls").unwrap();
+    assert_eq!(volume["secret"]["secretName"], "cert");
+    assert!(volume["secret"].get("optional").is_none());
+    let container = &pod["containers"][0];
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    assert!(
+        mounts
+            .iter()
+            .any(|mount| mount["name"] == "tls" && mount["mountPath"] == "/etc/vmcp/tls")
+    );
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!(get["port"], "admin", "{probe}");
+        assert!(get.get("scheme").is_none(), "{probe}");
+    }
+    let startup = &children.startup.data.unwrap()["gateway.yaml"];
+    let config = GatewayConfig::parse(startup, "x".as_ref()).unwrap();
+    let tls = config.listeners.tls.unwrap();
+    assert_eq!(tls.cert_file.to_str(), Some("/etc/vmcp/tls/tls.crt"));
+    assert_eq!(tls.key_file.to_str(), Some("/etc/vmcp/tls/tls.key"));
+    let service = serde_json::to_value(children.service).unwrap();
+    let port = &service["spec"]["ports"][0];
+    assert_eq!(
+        (&port["name"], &port["appProtocol"]),
+        (&json!("https"), &json!("https"))
+    );
+    assert_eq!(port["targetPort"], "mcp");
+    assert_eq!(
+        names::url(&server(&spec)),
+        "https://vmcp-everything.tools.svc:4483/mcp"
+    );
+}
+
+fn routed(route: &Json, auth: &Json) -> Json {
+    let mut route = route.clone();
+    route["parentRefs"] = json!([{"name": "public", "namespace": "gateways", "sectionName": "https"}]);
+    route["hostnames"] = json!(["tools.example.com", "tools.example.org"]);
+    json!({"groupRef": {"name": "tools"}, "httpRoute": route, "incomingAuth": auth, "allowedHosts": ["extra.example.com"]})
+}
+
+fn oidc(fields: &Json) -> Json {
+    let mut oidc = json!({"issuer": "https://id.example.com", "audience": ["tools"]});
+    oidc.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    json!({"type": "oidc", "oidc": oidc})
+}
+
+// A path is rewritten to the gateway's, streams have no time limit, and the metadata of the resource has its own rule.
+#[test]
+fn route_rewrites_path_and_serves_resource_metadata() {
+    let spec = routed(
+        &json!({"path": "/team-a/mcp", "labels": {"team": "a"}, "annotations": {"x": "y"}}),
+        &oidc(&json!({})),
+    );
+    let route = serde_json::to_value(rendered(&spec, 1).http_route.unwrap()).unwrap();
+    assert_eq!(route["metadata"]["name"], "vmcp-everything");
+    assert_eq!(route["metadata"]["labels"]["team"], "a");
+    assert_eq!(route["metadata"]["annotations"], json!({"x": "y"}));
+    assert_eq!(route["metadata"]["ownerReferences"][0]["uid"], "a-uid");
+    let backends = json!([{"name": "vmcp-everything", "port": 4483}]);
+    assert_eq!(
+        route["spec"],
+        json!({
+            "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https"}],
+            "hostnames": ["tools.example.com", "tools.example.org"],
+            "rules": [
+                {
+                    "matches": [{"path": {"type": "PathPrefix", "value": "/team-a/mcp"}}],
+                    "filters": [{
+                        "type": "URLRewrite",
+                        "urlRewrite": {"path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/mcp"}},
+                    }],
+                    "backendRefs": backends,
+                    "timeouts": {"request": "0s"},
+                },
+                {
+                    "matches": [{"path": {"type": "Exact", "value": "/.well-known/oauth-protected-resource/team-a/mcp"}}],
+                    "backendRefs": backends,
+                },
+            ],
+        })
+    );
+}
+
+#[test]
+fn route_without_path_and_oidc_has_one_plain_rule() {
+    let spec = routed(
+        &json!({"timeouts": {"request": "10m", "backendRequest": "1m"}}),
+        &json!({}),
+    );
+    let route = serde_json::to_value(rendered(&spec, 1).http_route.unwrap()).unwrap();
+    let rules = route["spec"]["rules"].as_array().unwrap();
+    assert_eq!(rules.len(), 1);
+    assert_eq!(
+        rules[0]["timeouts"],
+        json!({"request": "10m", "backendRequest": "1m"})
+    );
+    assert_eq!(rules[0]["matches"][0]["path"]["value"], "/mcp");
+    assert!(rules[0].get("filters").is_none());
+}
+
+// Hosts, the OIDC resource and the URL of the status follow from the route; a resource in the spec stays.
+#[test]
+fn hosts_resource_and_url_follow_from_route() {
+    let spec = routed(&json!({"path": "/team-a/mcp"}), &oidc(&json!({})));
+    let routed_server = server(&spec);
+    assert_eq!(
+        names::url(&routed_server),
+        "https://tools.example.com/team-a/mcp"
+    );
+    let files = config_files(&routed_server, &backends()).unwrap();
+    let hot = HotConfig::parse(&files.hot, "x".as_ref()).unwrap();
+    assert_eq!(
+        hot.allowed_hosts,
+        [
+            "extra.example.com",
+            "tools.example.com",
+            "tools.example.org",
+            "vmcp-everything",
+            "vmcp-everything.tools",
+            "vmcp-everything.tools.svc",
+            "vmcp-everything.tools.svc.cluster.local",
+        ]
+    );
+    let resource = |spec: &Json| {
+        let files = config_files(&server(spec), &backends()).unwrap();
+        let config = GatewayConfig::parse(&files.startup, "x".as_ref()).unwrap();
+        config.incoming_auth.oidc.unwrap().resource
+    };
+    assert_eq!(
+        resource(&spec).as_deref(),
+        Some("https://tools.example.com/team-a/mcp")
+    );
+    let other = routed(
+        &json!({}),
+        &oidc(&json!({"resource": "https://other.example.com/x/"})),
+    );
+    assert_eq!(resource(&other).as_deref(), Some("https://other.example.com/x/"));
+    let route = serde_json::to_value(rendered(&other, 1).http_route.unwrap()).unwrap();
+    assert_eq!(
+        route.pointer("/spec/rules/1/matches/0/path/value"),
+        Some(&json!("/.well-known/oauth-protected-resource/x"))
+    );
+}
+
+#[test]
+fn pod_monitor_scrapes_admin_port() {
+    let spec = json!({"groupRef": {"name": "tools"}, "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}}});
+    let monitor = serde_json::to_value(rendered(&spec, 1).pod_monitor.unwrap()).unwrap();
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+    assert_eq!(
+        monitor["spec"],
+        json!({
+            "selector": {"matchLabels": {"app.kubernetes.io/name": "vmcp-gateway", "app.kubernetes.io/instance": "everything"}},
+            "jobLabel": "app.kubernetes.io/instance",
+            "podMetricsEndpoints": [{"port": "admin", "path": "/metrics", "interval": "30s"}],
+        })
+    );
+}
+
 #[test]
 fn spec_image_overrides_default() {
     let mut spec = redis();

@@ -2,6 +2,7 @@
 
 mod children;
 mod observed;
+mod optional_children;
 mod pods;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
+use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::{ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
@@ -23,6 +25,7 @@ use crate::error::Error;
 use crate::events;
 use crate::kube_error::describe;
 use crate::metrics::Metrics;
+use crate::optional_kinds::{HTTPRoute, PodMonitor};
 use crate::policy::Policy;
 use crate::resolve::{self, SecretResolution};
 use crate::server_state::{ServerState, ServerStates};
@@ -30,6 +33,8 @@ use crate::spec_validation;
 use crate::status::{self, ApplyFailure, Observed, SecretsState};
 use crate::status_client::{GatewayPod, StatusClient};
 use crate::watch::ReflectorStores;
+
+pub use optional_children::OptionalChild;
 
 /// Requeue delay while pods have not loaded the rendered configuration yet.
 const REQUEUE_PENDING: Duration = Duration::from_millis(500);
@@ -103,6 +108,8 @@ struct Findings {
     backends: Option<Vec<Backend>>,
     config: Option<Result<ConfigFiles, String>>,
     secrets: Option<SecretResolution>,
+    http_route: Option<OptionalChild<HTTPRoute>>,
+    pod_monitor: Option<OptionalChild<PodMonitor>>,
     gateways: Vec<GatewayPod>,
     nudges_exhausted: bool,
     error: Option<Error>,
@@ -158,8 +165,21 @@ impl Reconciler<'_> {
             password_mac: password_mac.as_deref(),
             expected_replicas: self.expected_replicas(state),
         };
-        self.apply_children(state, &desired::children(self.server, &inputs))
+        let children = desired::children(self.server, &inputs);
+        self.apply_children(state, &children).await?;
+        let has_condition = |type_| find(&self.current_status(state).conditions, type_).is_some();
+        let (had_route, had_monitor) = (
+            has_condition(condition_type::HTTP_ROUTE_READY),
+            has_condition(condition_type::POD_MONITOR_READY),
+        );
+        let route = self
+            .reconcile_optional(state, children.http_route.as_ref(), had_route)
             .await?;
+        findings.http_route = Some(route);
+        let monitor = self
+            .reconcile_optional(state, children.pod_monitor.as_ref(), had_monitor)
+            .await?;
+        findings.pod_monitor = Some(monitor);
         self.remove_unused_configs(state).await?;
         let token = key.status_token(&self.namespace, &self.server.name_any());
         findings.gateways = self
@@ -245,6 +265,8 @@ impl Reconciler<'_> {
                 },
             },
             apply_failure,
+            http_route: findings.http_route.as_ref(),
+            pod_monitor: findings.pod_monitor.as_ref(),
             deployment: deployment.as_deref(),
             gateways: &findings.gateways,
             expected_replicas: self.expected_replicas(state),
@@ -293,10 +315,15 @@ impl Reconciler<'_> {
 
 /// Delay until the next reconcile, unless a watch triggers one earlier.
 fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Duration {
-    let ready = vmcp_crds::condition::find(&status.conditions, condition_type::READY);
+    let ready = find(&status.conditions, condition_type::READY);
+    let route = find(&status.conditions, condition_type::HTTP_ROUTE_READY);
+    // No watch reports what a Gateway says about a route.
+    let is_route_waiting =
+        route.is_some_and(|route| matches!(route.reason.as_str(), "Pending" | "NotAccepted"));
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
         Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => REQUEUE_DEGRADED,
+        _ if is_route_waiting => REQUEUE_DEGRADED,
         _ if status
             .backends
             .iter()

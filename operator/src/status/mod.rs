@@ -1,6 +1,7 @@
 //! Derives the status of a virtual server, its conditions and counts, from what was observed. Pure functions.
 
 mod backends;
+mod optional;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -9,6 +10,8 @@ use vmcp_crds::config::SessionStorageProvider;
 use vmcp_crds::v1alpha1::{MAX_CONFLICTS, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
 use crate::desired::{Backend, ConfigFiles, labels, names};
+use crate::optional_kinds::{HTTPRoute, PodMonitor};
+use crate::reconcile::OptionalChild;
 use crate::status_client::GatewayPod;
 use assessment::{Assessment, Phase};
 
@@ -27,6 +30,10 @@ pub struct Observed<'a> {
     pub secrets: SecretsState<'a>,
     /// Why an object could not be applied.
     pub apply_failure: Option<ApplyFailure<'a>>,
+    /// What became of the HTTPRoute; `None` if the reconcile did not reach it.
+    pub http_route: Option<&'a OptionalChild<HTTPRoute>>,
+    /// What became of the PodMonitor; `None` if the reconcile did not reach it.
+    pub pod_monitor: Option<&'a OptionalChild<PodMonitor>>,
     /// The current Deployment, if it exists.
     pub deployment: Option<&'a Deployment>,
     /// The running gateway pods.
@@ -82,6 +89,8 @@ pub fn derive(
         group_ref(observed),
         config(observed),
         secrets(observed),
+        optional::http_route(observed),
+        optional::pod_monitor(observed),
         Some(session_storage(observed)),
     ]
     .into_iter()
@@ -90,9 +99,11 @@ pub fn derive(
     let counts = observed
         .deployment
         .and_then(|deployment| deployment.status.as_ref());
+    let mut conditions = merge(&old.conditions, &updates, generation, now);
+    conditions.extend(optional::unreached(observed, &old.conditions));
     let mut status = VirtualMCPServerStatus {
         observed_generation: generation,
-        conditions: merge(&old.conditions, &updates, generation, now),
+        conditions,
         url: Some(names::url(observed.server)),
         replicas: Some(counts.and_then(|counts| counts.replicas).unwrap_or(0)),
         selector: Some(labels::selector_text(observed.server)),

@@ -62,6 +62,8 @@ struct Fixture {
     files: ConfigFiles,
     deployment: Option<Deployment>,
     gateways: Vec<GatewayPod>,
+    http_route: Option<OptionalChild<HTTPRoute>>,
+    pod_monitor: Option<OptionalChild<PodMonitor>>,
     expected_replicas: i32,
     old: VirtualMCPServerStatus,
 }
@@ -82,6 +84,8 @@ impl Fixture {
             backends: Some(backends),
             files,
             deployment: Some(deployment(2, 2, 2, 2)),
+            http_route: Some(OptionalChild::NotWanted),
+            pod_monitor: Some(OptionalChild::NotWanted),
             expected_replicas: 2,
             old: VirtualMCPServerStatus::default(),
         }
@@ -101,6 +105,8 @@ impl Fixture {
             apply_failure,
             deployment: self.deployment.as_ref(),
             gateways: &self.gateways,
+            http_route: self.http_route.as_ref(),
+            pod_monitor: self.pod_monitor.as_ref(),
             expected_replicas: self.expected_replicas,
         };
         derive(&observed, &self.old, Timestamp::UNIX_EPOCH)
@@ -433,4 +439,100 @@ fn rejected_spec_stalls_before_other_conditions() {
         assert_condition(&status, type_, Some((value, "ImageNotAllowed")));
     }
     assert_condition(&status, "GroupRefValidated", None);
+}
+
+fn route(parents: &Json) -> OptionalChild<HTTPRoute> {
+    let route = serde_json::from_value(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "vmcp-everything"},
+        "spec": {"parentRefs": [{"name": "public"}, {"name": "private"}], "hostnames": ["tools.example.com"], "rules": []},
+        "status": {"parents": parents},
+    }));
+    OptionalChild::Applied(route.unwrap())
+}
+
+// The route is ready when every Gateway has accepted it; otherwise the condition says which one has not, and why. It does not affect `Ready`.
+#[test]
+fn route_is_ready_when_every_gateway_accepts() {
+    let parent = |name: &str, type_: &str, status: &str| {
+        json!({
+            "parentRef": {"name": name}, "controllerName": "example.com/x",
+            "conditions": [{"type": type_, "status": status, "reason": "Why", "message": "in words"}],
+        })
+    };
+    for (route, status, reason, message) in [
+        (route(&json!([])), "Unknown", "Pending", "no Gateway has accepted"),
+        (
+            route(&json!([parent("public", "Accepted", "True")])),
+            "Unknown",
+            "Pending",
+            "no Gateway has accepted",
+        ),
+        (
+            route(&json!([
+                parent("public", "Accepted", "True"),
+                parent("private", "Accepted", "True")
+            ])),
+            "True",
+            "Accepted",
+            "have accepted",
+        ),
+        (
+            route(&json!([parent("public", "Accepted", "False")])),
+            "False",
+            "NotAccepted",
+            "public: Why: in words",
+        ),
+        (
+            route(&json!([parent("private", "ResolvedRefs", "False")])),
+            "False",
+            "NotAccepted",
+            "private: Why: in words",
+        ),
+        (
+            OptionalChild::KindMissing,
+            "False",
+            "GatewayAPIMissing",
+            "install the Gateway API",
+        ),
+        (
+            OptionalChild::Refused("ChildNotOwned", "theirs".to_owned()),
+            "False",
+            "ChildNotOwned",
+            "theirs",
+        ),
+    ] {
+        let mut fixture = Fixture::ready();
+        fixture.http_route = Some(route);
+        let conditions = fixture.status().conditions;
+        let found = find(&conditions, condition_type::HTTP_ROUTE_READY).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), (status, reason));
+        assert!(found.message.contains(message), "{}", found.message);
+        assert_eq!(find(&conditions, "Ready").unwrap().status, "True");
+    }
+}
+
+// A reconcile that stops early keeps the conditions of the route and the monitor, which also say that the objects may exist.
+#[test]
+fn unreached_route_keeps_its_condition() {
+    let mut fixture = Fixture::ready();
+    fixture.http_route = Some(OptionalChild::KindMissing);
+    fixture.pod_monitor = Some(OptionalChild::KindMissing);
+    fixture.old = fixture.status();
+    fixture.rejected_spec = Some(("ConfigInvalid", "x"));
+    (fixture.http_route, fixture.pod_monitor) = (None, None);
+    let kept = fixture.status().conditions;
+    for type_ in [
+        condition_type::HTTP_ROUTE_READY,
+        condition_type::POD_MONITOR_READY,
+    ] {
+        assert_eq!(
+            find(&kept, type_),
+            find(&fixture.old.conditions, type_),
+            "{type_}"
+        );
+        assert!(find(&kept, type_).is_some());
+    }
+    fixture.http_route = Some(OptionalChild::NotWanted);
+    let conditions = fixture.status().conditions;
+    assert!(find(&conditions, condition_type::HTTP_ROUTE_READY).is_none());
 }

@@ -43,6 +43,25 @@ fn accepted() -> Vec<(&'static str, Json)> {
         ),
         (
             SERVER,
+            json!({
+                "tls": {"certificateRef": {"name": "tools-tls"}},
+                "httpRoute": {
+                    "parentRefs": [{
+                        "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "gateways", "name": "public",
+                        "sectionName": "https", "port": 443,
+                    }],
+                    "hostnames": ["tools.example.com"], "path": "/team-a/mcp",
+                    "timeouts": {"request": "1h", "backendRequest": "10m"},
+                    "labels": {"team": "a"}, "annotations": {"example.com/a": "b"},
+                },
+                "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
+                "autoscaling": {"maxReplicas": 5, "targetRequestsPerPod": 20},
+                // The route gives the resource.
+                "incomingAuth": {"type": "oidc", "oidc": {"issuer": "https://id.example.com", "audience": ["tools"]}},
+            }),
+        ),
+        (
+            SERVER,
             json!({"sessionStorage": {"provider": "redis", "cluster": {"addresses": ["r-0:6379", "[fd00::1]:6379"]}}}),
         ),
         (

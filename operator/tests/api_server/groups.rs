@@ -73,7 +73,8 @@ async fn label_change_moves_entry_between_groups() {
     let of_team = |team: &str| json!({"selector": {"matchLabels": {"team": team}}});
     apply_group(&harness, "a", of_team("a")).await;
     apply_group(&harness, "b", of_team("b")).await;
-    let every = json!({"selector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}});
+    let every =
+        json!({"selector": {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}});
     apply_group(&harness, "both", every).await;
     apply_entry(&harness, "time", json!({"team": "a"}), json!({})).await;
     apply_entry(&harness, "named", json!({}), json!({"groupRef": {"name": "b"}})).await;

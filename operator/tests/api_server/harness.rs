@@ -191,7 +191,7 @@ impl Harness {
         serde_json::to_value(api.get(&name).await.unwrap()).unwrap()
     }
 
-    async fn apply_cluster(&self, object: &Json) {
+    pub(crate) async fn apply_cluster(&self, object: &Json) {
         let (api, name) = self.dynamic(object, None);
         let manager = PatchParams::apply("user").force();
         api.patch(&name, &manager, &Patch::Apply(object)).await.unwrap();

@@ -9,6 +9,7 @@ mod children;
 mod conditions;
 mod controller_manager;
 mod election;
+mod endpoint;
 mod fake_gateway;
 mod foreign_objects;
 mod groups;

@@ -28,6 +28,14 @@ pub(crate) fn rejected() -> Vec<BadResource> {
             .extend(fields.as_object().unwrap().clone());
         json!({"incomingAuth": {"type": "oidc", "oidc": oidc}})
     };
+    let route = |fields: Json| {
+        let mut route = json!({"parentRefs": [{"name": "public"}], "hostnames": ["tools.example.com"]});
+        route
+            .as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        json!({"httpRoute": route})
+    };
     let tools = |tools: Json| json!({"tools": tools});
     vec![
         // Session storage
@@ -503,6 +511,79 @@ pub(crate) fn rejected() -> Vec<BadResource> {
             json!({"networkPolicy": {"client": []}}),
             "spec.networkPolicy.client",
             "field not declared in schema",
+        ),
+        (
+            SERVER,
+            json!({"autoscaling": {"maxReplicas": 2, "targetRequestsPerPod": 0}}),
+            "spec.autoscaling.targetRequestsPerPod",
+            "greater than or equal to 1",
+        ),
+        // How the endpoint is reached
+        (
+            SERVER,
+            json!({"tls": {}}),
+            "spec.tls.certificateRef",
+            "Required value",
+        ),
+        (
+            SERVER,
+            json!({"tls": {"certificateRef": {"name": "?x="}}}),
+            "spec.tls.certificateRef.name",
+            "must be the name of an object",
+        ),
+        (
+            SERVER,
+            route(json!({"parentRefs": []})),
+            "spec.httpRoute.parentRefs",
+            "should have at least 1 items",
+        ),
+        (
+            SERVER,
+            route(json!({"parentRefs": [{"namespace": "gateways"}]})),
+            "spec.httpRoute.parentRefs[0].name",
+            "Required value",
+        ),
+        (
+            SERVER,
+            route(json!({"hostnames": []})),
+            "spec.httpRoute.hostnames",
+            "should have at least 1 items",
+        ),
+        (
+            SERVER,
+            route(json!({"hostnames": ["*.example.com"]})),
+            "spec.httpRoute.hostnames",
+            "no port and no wildcard",
+        ),
+        (
+            SERVER,
+            route(json!({"path": "/team-a/mcp/"})),
+            "spec.httpRoute.path",
+            "no '/' at its end, for example /team-a/mcp",
+        ),
+        (
+            SERVER,
+            route(json!({"timeouts": {"request": "soon"}})),
+            "spec.httpRoute.timeouts.request",
+            "expected a duration with units",
+        ),
+        (
+            SERVER,
+            route(json!({"labels": {"vmcp.dev/x": "y"}})),
+            "spec.httpRoute.labels",
+            "the operator sets the labels",
+        ),
+        (
+            SERVER,
+            json!({"podMonitor": {"interval": 30}}),
+            "spec.podMonitor.interval",
+            "expected string",
+        ),
+        (
+            SERVER,
+            json!({"podMonitor": {"labels": {"app.kubernetes.io/name": "x"}}}),
+            "spec.podMonitor.labels",
+            "the operator sets the labels",
         ),
         // Groups
         (

@@ -58,7 +58,9 @@ async fn pod_fields_reach_their_objects() {
                 "internalTrafficPolicy": "Local", "trafficDistribution": "PreferSameZone", "loadBalancerClass": "example.com/lb",
             },
             "podDisruptionBudget": {"minAvailable": "50%"},
-            "autoscaling": {"minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70},
+            "autoscaling": {
+                "minReplicas": 2, "maxReplicas": 5, "targetCPUUtilizationPercentage": 70, "targetRequestsPerPod": 20,
+            },
             "networkPolicy": {"monitoring": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]},
         }))
         .await;
@@ -99,11 +101,23 @@ async fn pod_fields_reach_their_objects() {
             ("/spec/minReplicas", json!(2)),
             ("/spec/maxReplicas", json!(5)),
             ("/spec/metrics/0/resource/target/averageUtilization", json!(70)),
+            (
+                "/spec/metrics/1/pods/metric/name",
+                json!("vmcp_requests_in_flight"),
+            ),
+            ("/spec/metrics/1/pods/target/averageValue", json!("20")),
         ],
     )
     .await;
     // The autoscaler may start more than one pod.
-    wait_for_values::<PodDisruptionBudget>(&harness, &[("/spec/minAvailable", json!("50%"))]).await;
+    wait_for_values::<PodDisruptionBudget>(
+        &harness,
+        &[
+            ("/spec/minAvailable", json!("50%")),
+            ("/spec/unhealthyPodEvictionPolicy", json!("AlwaysAllow")),
+        ],
+    )
+    .await;
     harness
         .wait_for_condition(
             "SessionStorageWarning",

@@ -19,7 +19,7 @@ pub use backend_check::{MAX_LENIENT_NAME_BYTES, is_unprintable};
 pub(super) use hot_check::MIN_BUFFERED_BYTES;
 pub use hot_check::{host_and_optional_port, is_origin, is_program_origin};
 pub use incoming_auth_check::{issuer_url, resource_url};
-pub(super) use words::*;
+pub(crate) use words::*;
 
 /// The path of an invalid field, and why it is invalid.
 pub type FieldError = (Cow<'static, str>, String);

@@ -34,7 +34,7 @@ pub(in crate::config) const NO_AUDIENCE: &str =
     "empty; name the audience that tokens must have, for example the URL of this endpoint";
 pub(in crate::config) const RESOURCE_EXPECTED: &str =
     "expected the http or https URL that clients use, without query or fragment";
-pub(in crate::config) const NO_RESOURCE: &str = "missing; the first audience is not a URL, so name the URL that clients use, for example https://tools.example.com/mcp";
+pub(crate) const NO_RESOURCE: &str = "missing; the first audience is not a URL, so name the URL that clients use, for example https://tools.example.com/mcp";
 pub(in crate::config) const SCOPE_EXPECTED: &str =
     "a scope is printable ASCII without space, quote and backslash";
 pub(in crate::config) const NO_ALGORITHM: &str = "empty; name at least one signing algorithm";

@@ -1,0 +1,247 @@
+//! How clients and Prometheus reach the endpoint: TLS, a route of a Gateway, and a PodMonitor.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use serde_json::{Value as Json, json};
+use vmcp_cluster::ApiServer;
+use vmcp_crds::condition::find;
+use vmcp_crds::config::{GatewayConfig, HotConfig};
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_external::requires;
+use vmcp_operator::optional_kinds::{HTTPRoute, PodMonitor};
+
+use crate::harness::{Harness, eventually};
+
+/// Time in which the operator must notice that a kind was installed.
+const NOTICE_TIME: Duration = Duration::from_secs(30);
+
+/// Waits until a condition of the virtual server `x` has this reason, and returns its message.
+async fn message_of(harness: &Harness, type_: &str, reason: &str) -> String {
+    let message = |server: &VirtualMCPServer| {
+        let condition = find(&server.status.as_ref()?.conditions, type_)?;
+        (condition.reason == reason).then(|| condition.message.clone())
+    };
+    harness
+        .wait_for(&format!("{type_} is {reason}"), "x", message)
+        .await
+}
+
+async fn apply_certificate(harness: &Harness, data: Json) {
+    harness
+        .apply(
+            &json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cert"}, "stringData": data}),
+        )
+        .await;
+}
+
+// The certificate of the endpoint comes from a Secret. While the Secret or a key is missing, the condition names the field and the
+// Deployment stays as it is.
+#[requires(api_server)]
+#[tokio::test]
+async fn tls_needs_secret_with_certificate() {
+    let harness = Harness::start("tls").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    let before: Deployment = harness.wait_for_object("vmcp-x").await;
+    let tls = json!({"tls": {"certificateRef": {"name": "cert"}}});
+    harness.apply_server(tls).await;
+    let message = message_of(&harness, "SecretsResolved", "SecretNotFound").await;
+    assert!(
+        message.starts_with("spec.tls.certificateRef names Secret cert"),
+        "{message}"
+    );
+    apply_certificate(&harness, json!({"tls.crt": "c"})).await;
+    let message = message_of(&harness, "SecretsResolved", "SecretKeyNotFound").await;
+    assert!(message.contains("no key tls.key"), "{message}");
+    let unchanged: Deployment = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(unchanged.metadata.generation, before.metadata.generation);
+
+    apply_certificate(&harness, json!({"tls.crt": "c", "tls.key": "k"})).await;
+    harness.wait_for_status("SecretsResolved", "True").await;
+    let mounted = |deployment: &Deployment| {
+        let pod = deployment.spec.template.spec.as_ref()?;
+        let volume = pod.volumes.iter().flatten().find(|volume| volume.name == "tls")?;
+        (volume.secret.as_ref()?.secret_name.as_deref() == Some("cert")).then_some(())
+    };
+    harness
+        .wait_for("the certificate is mounted", "vmcp-x", mounted)
+        .await;
+    let named = |service: &Service| {
+        let port = service.spec.as_ref()?.ports.as_ref()?.first()?.clone();
+        (port.name.as_deref() == Some("https") && port.app_protocol.as_deref() == Some("https")).then_some(())
+    };
+    harness
+        .wait_for("the port of the Service is https", "vmcp-x", named)
+        .await;
+    let url = format!("https://vmcp-x.{}.svc:4483/mcp", harness.namespace);
+    let shown = |server: &VirtualMCPServer| (server.status.as_ref()?.url.as_ref()? == &url).then_some(());
+    harness.wait_for("the status shows the URL", "x", shown).await;
+
+    harness.apply_server(json!({})).await;
+    let plain = |service: &Service| {
+        let ports = service.spec.as_ref()?.ports.as_ref()?;
+        (ports.len() == 1 && ports[0].name.as_deref() == Some("mcp") && ports[0].app_protocol.is_none())
+            .then_some(())
+    };
+    harness
+        .wait_for("the port of the Service is plain again", "vmcp-x", plain)
+        .await;
+}
+
+/// A definition of another project.
+fn definition(name: &str) -> Json {
+    let file = vmcp_cluster::definitions().unwrap().join(name);
+    serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
+}
+
+/// A virtual server with a route and a PodMonitor.
+fn reachable() -> Json {
+    json!({
+        "httpRoute": {
+            "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https", "port": 443}],
+            "hostnames": ["tools.example.com"],
+            "path": "/team-a/mcp",
+            "labels": {"team": "a"},
+        },
+        "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
+        "incomingAuth": {"type": "oidc", "oidc": {"issuer": "https://id.example.com", "audience": ["tools"]}},
+    })
+}
+
+// Without the Gateway API and the Prometheus operator, the conditions say what to install, and everything else is created. The operator
+// notices when they are installed, on an API server of its own, because a definition is there for all namespaces.
+#[requires(api_server)]
+#[tokio::test]
+async fn missing_kinds_are_reported_and_noticed_when_installed() {
+    let server = tokio::task::spawn_blocking(|| ApiServer::start().unwrap())
+        .await
+        .unwrap();
+    let definitions =
+        tokio::task::spawn_blocking(|| [definition("httproutes.yaml"), definition("podmonitors.yaml")]);
+    let mut harness = Harness::on(&server, "route").await;
+    harness.start_operator().await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(reachable()).await;
+
+    let message = message_of(&harness, "HTTPRouteReady", "GatewayAPIMissing").await;
+    assert!(message.contains("install the Gateway API"), "{message}");
+    let message = message_of(&harness, "PodMonitorReady", "PrometheusOperatorMissing").await;
+    assert!(message.contains("install the Prometheus operator"), "{message}");
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    harness.wait_for_object::<Service>("vmcp-x").await;
+    assert_config_follows_route(&harness, &deployment).await;
+
+    for definition in definitions.await.unwrap() {
+        harness.apply_cluster(&definition).await;
+    }
+    let installed = Instant::now();
+    message_of(&harness, "HTTPRouteReady", "Pending").await;
+    message_of(&harness, "PodMonitorReady", "Applied").await;
+    // A new definition is served after a short delay.
+    assert!(
+        installed.elapsed() < NOTICE_TIME + Duration::from_secs(10),
+        "{:?}",
+        installed.elapsed()
+    );
+    let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(route.spec.hostnames, ["tools.example.com"]);
+    let rewrite = "/filters/0/urlRewrite/path/replacePrefixMatch";
+    assert_eq!(route.spec.rules[0].pointer(rewrite), Some(&json!("/mcp")));
+    assert_eq!(route.spec.rules.len(), 2);
+    let monitor: PodMonitor = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(
+        monitor.spec.pod_metrics_endpoints[0].port.as_deref(),
+        Some("admin")
+    );
+
+    // What the Gateway's controller says is in the condition, and nothing is written while nothing changes.
+    for (status, reason) in [("False", "NotAccepted"), ("True", "Accepted")] {
+        harness.apply_status(&accepted(status)).await;
+        message_of(&harness, "HTTPRouteReady", reason).await;
+    }
+    let (writes, version) = (
+        harness.write_count(),
+        harness
+            .wait_for_object::<HTTPRoute>("vmcp-x")
+            .await
+            .metadata
+            .resource_version,
+    );
+    for _ in 0..3 {
+        harness.reconcile().await;
+    }
+    let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(harness.write_count(), writes, "requests that write");
+    assert_eq!(route.metadata.resource_version, version);
+
+    // A change by another client is repaired, and without the fields the objects are deleted.
+    let mut foreign = json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "vmcp-x"},
+        "spec": {"hostnames": ["evil.example.com"]},
+    });
+    harness.apply(&foreign).await;
+    harness.reconcile().await;
+    let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(route.spec.hostnames, ["tools.example.com"]);
+    harness.apply_server(json!({})).await;
+    eventually("the route and the monitor are deleted", async || {
+        let route = harness.api::<HTTPRoute>().get_opt("vmcp-x").await.unwrap();
+        let monitor = harness.api::<PodMonitor>().get_opt("vmcp-x").await.unwrap();
+        (route.is_none() && monitor.is_none()).then_some(())
+    })
+    .await;
+    let gone = |server: &VirtualMCPServer| {
+        let conditions = &server.status.as_ref()?.conditions;
+        let found = find(conditions, "HTTPRouteReady").or_else(|| find(conditions, "PodMonitorReady"));
+        found.is_none().then_some(())
+    };
+    harness.wait_for("the conditions are gone", "x", gone).await;
+
+    // An object of the same name that belongs to nobody stays as it is.
+    foreign["spec"]["hostnames"] = json!(["theirs.example.com"]);
+    harness.apply(&foreign).await;
+    harness.apply_server(reachable()).await;
+    let message = message_of(&harness, "HTTPRouteReady", "ChildNotOwned").await;
+    assert!(message.contains("HTTPRoute"), "{message}");
+    let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(route.spec.hostnames, ["theirs.example.com"]);
+    harness.stop_operator().await;
+}
+
+/// The status that a Gateway's controller gives the route.
+fn accepted(status: &str) -> Json {
+    let condition = |type_: &str, status: &str| {
+        json!({
+            "type": type_, "status": status, "reason": "Because", "message": "in words",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "vmcp-x"},
+        "status": {"parents": [{
+            "parentRef": {"name": "public", "namespace": "gateways"}, "controllerName": "example.com/controller",
+            "conditions": [condition("Accepted", status), condition("ResolvedRefs", "True")],
+        }]},
+    })
+}
+
+/// The gateway's files name the hosts and the resource of the route, and the status its URL.
+async fn assert_config_follows_route(harness: &Harness, deployment: &Deployment) {
+    let hot: ConfigMap = harness.wait_for_object("vmcp-x-backends").await;
+    let hot = HotConfig::parse(&hot.data.unwrap()["backends.yaml"], "hot".as_ref()).unwrap();
+    assert!(hot.allowed_hosts.contains(&"tools.example.com".to_owned()));
+    let pod = deployment.spec.template.spec.as_ref().unwrap();
+    let volumes = pod.volumes.as_ref().unwrap();
+    let config = volumes.iter().find(|volume| volume.name == "config").unwrap();
+    let startup: ConfigMap = harness
+        .wait_for_object(&config.config_map.as_ref().unwrap().name)
+        .await;
+    let startup = GatewayConfig::parse(&startup.data.unwrap()["gateway.yaml"], "startup".as_ref()).unwrap();
+    let url = "https://tools.example.com/team-a/mcp";
+    assert_eq!(startup.incoming_auth.oidc.unwrap().resource.as_deref(), Some(url));
+    let shown =
+        |server: &VirtualMCPServer| (server.status.as_ref()?.url.as_deref() == Some(url)).then_some(());
+    harness.wait_for("the status shows the URL", "x", shown).await;
+}
