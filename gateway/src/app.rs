@@ -66,7 +66,6 @@ pub struct App {
     hot_source: HotSource,
     /// The directory of the session keys, and the keys in use.
     session_keys: Option<(PathBuf, SigningKeys)>,
-    session_ttl: Duration,
     level: LevelHandle,
     metrics: Metrics,
 }
@@ -182,7 +181,6 @@ impl App {
             tasks,
             hot_source: config.hot_source,
             session_keys,
-            session_ttl: config.session_ttl,
             level,
             metrics,
         })
@@ -202,7 +200,6 @@ impl App {
         if let Some((directory, keys)) = self.session_keys.clone() {
             self.tasks.spawn_until_drain(follow_keys(directory, keys));
         }
-        self.sessions.sweep(self.session_ttl);
         self.tasks.spawn_until_drain(reload(
             self.hot_source,
             self.core.clone(),

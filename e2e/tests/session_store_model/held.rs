@@ -6,7 +6,7 @@ use std::time::Duration;
 use vmcp_gateway::mcp::revision::Revision;
 use vmcp_gateway::session::record::{NewRecord, PrincipalTag, Record};
 use vmcp_gateway::session::store::SessionLife;
-use vmcp_gateway::session::upstream::bindings::Bindings;
+use vmcp_gateway::session::record::bindings::Bindings;
 
 /// Names a principal: each byte of its tag.
 #[derive(Clone, Copy, Debug, PartialEq)]

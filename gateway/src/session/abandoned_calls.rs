@@ -11,13 +11,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::record::RecordKey;
-use crate::session::cache::key_map::KeyMap;
+use crate::session::record::key_map::KeyMap;
 
 /// Minimum time for which an id stays reserved. Backends may run on after a call's deadline.
 const MIN_KEPT: Duration = Duration::from_secs(5 * 60);
 /// Maximum number of ids per session.
 const MAX_IDS: usize = 64;
-/// Maximum number of sessions.
+/// Maximum number of sessions with reserved ids.
 const MAX_SESSIONS: usize = 4096;
 
 /// Reserved ids of all sessions. A cheap-clone handle.

@@ -13,11 +13,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Sessions;
+use super::recovery::lost_data::Recovery;
+use super::recovery::observed_store::ObservedStore;
 use super::store::StoreError;
 use crate::catalog::{BackendOffer, encode_offer};
+use crate::core::Core;
 use crate::runtime::readiness::ReadinessWait;
-use crate::session::recovery::outage::StoreOperation;
 
 /// Interval at which everything is written again.
 const REWRITE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -29,11 +30,27 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Per backend, the lists that this process knows to be in the store; `None` if it cannot be sure.
 type SavedLists = HashMap<String, Option<Arc<BackendOffer>>>;
 
-impl Sessions {
-    /// Loads the persisted lists into the catalog, then writes the catalog's changes to the store.
-    pub(super) async fn sync_catalog(self, loading: ReadinessWait) {
-        let inner = &*self.inner;
-        let mut news = inner.core.catalog().any_changes();
+/// Keeps the lists in the store equal to the catalog's.
+#[derive(Debug)]
+pub(super) struct CatalogSync {
+    store: Arc<ObservedStore>,
+    core: Core,
+    recovery: Recovery,
+}
+
+impl CatalogSync {
+    pub(super) fn new(store: Arc<ObservedStore>, core: Core, recovery: Recovery) -> Self {
+        Self {
+            store,
+            core,
+            recovery,
+        }
+    }
+
+    /// Loads the persisted lists into the catalog, then drops `loading` and writes the catalog's changes to the
+    /// store. Runs until the process drains.
+    pub(super) async fn run(self, loading: ReadinessWait) {
+        let mut news = self.core.catalog().any_changes();
         let mut saved = loop {
             match self.load_offers().await {
                 Ok(saved) => break saved,
@@ -51,7 +68,7 @@ impl Sessions {
             tokio::select! {
                 // Cannot fail: the catalog holds the sender and outlives this task.
                 _ = news.changed() => {}
-                () = inner.data_lost.notified() => saved.clear(),
+                () = self.recovery.data_lost() => saved.clear(),
                 () = tokio::time::sleep(pause) => {
                     if !failed {
                         saved.values_mut().for_each(|offer| *offer = None);
@@ -63,8 +80,8 @@ impl Sessions {
     }
 
     async fn load_offers(&self) -> Result<SavedLists, StoreError> {
-        let stored = self.observed(StoreOperation::Offers, self.inner.store.offers().await)?;
-        let loaded = self.inner.core.catalog().restore(stored).await;
+        let stored = self.store.offers().await?;
+        let loaded = self.core.catalog().restore(stored).await;
         for (backend, offer) in &loaded {
             tracing::debug!(
                 backend,
@@ -80,8 +97,7 @@ impl Sessions {
         saved: &mut SavedLists,
         removes_unconfigured: bool,
     ) -> Result<(), StoreError> {
-        let store = &self.inner.store;
-        let catalog = self.inner.core.catalog();
+        let catalog = self.core.catalog();
         for (backend, offer) in catalog.offers() {
             let name = backend.name().as_str();
             if matches!(saved.get(name), Some(Some(same)) if Arc::ptr_eq(same, &offer)) {
@@ -91,10 +107,7 @@ impl Sessions {
             if bytes.is_none() {
                 tracing::warn!(backend = name, "lists of backend are too large to persist");
             }
-            self.observed(
-                StoreOperation::Offers,
-                store.keep_offer(name, bytes.as_deref()).await,
-            )?;
+            self.store.keep_offer(name, bytes.as_deref()).await?;
             saved.insert(name.to_owned(), Some(offer));
         }
         let unconfigured = saved.iter().filter(|(name, offer)| {
@@ -102,7 +115,7 @@ impl Sessions {
         });
         let unconfigured: Vec<_> = unconfigured.map(|(name, _)| name.clone()).collect();
         for name in unconfigured {
-            self.observed(StoreOperation::Offers, store.keep_offer(&name, None).await)?;
+            self.store.keep_offer(&name, None).await?;
             saved.remove(&name);
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! Counts of the sessions that this process knows, by activity, for the metrics.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use super::Sessions;
+use super::local_sessions::LocalSessions;
+use super::upstream::local_upstreams::LocalUpstreams;
 
 /// Number of sessions in each state. A session can be calling, listening and provisional at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,22 +19,20 @@ pub struct SessionCounts {
     pub provisional: usize,
 }
 
-impl Sessions {
-    /// Counts the sessions. It visits every cache entry, so only a scrape may call it, not a request.
-    #[must_use]
-    pub fn counts(&self) -> SessionCounts {
-        let inner = &*self.inner;
-        let calling: HashSet<_> = inner.in_flight.keys().into_iter().collect();
-        let listening: HashSet<_> = inner.streams.keys().into_iter().collect();
-        let lifetime = inner.settings.lifetimes.idle;
-        let idle = inner.cache.entries().into_iter().filter(|(key, entry)| {
-            !calling.contains(key) && !listening.contains(key) && entry.is_alive(lifetime)
+impl SessionCounts {
+    /// Counts the sessions of this process. It visits every cache entry, so only a scrape may call it, not a request.
+    /// `idle` is the idle lifetime.
+    pub(super) fn count(local: &LocalSessions, upstreams: &LocalUpstreams, idle: Duration) -> Self {
+        let calling: HashSet<_> = local.in_flight.keys().into_iter().collect();
+        let listening: HashSet<_> = local.streams.keys().into_iter().collect();
+        let entries = local.cache.entries().into_iter().filter(|(key, entry)| {
+            !calling.contains(key) && !listening.contains(key) && entry.is_alive(idle)
         });
-        SessionCounts {
-            idle: idle.count(),
+        Self {
+            idle: entries.count(),
             calling: calling.len(),
             listening: listening.len(),
-            provisional: inner.provisional.sessions(),
+            provisional: upstreams.provisional.sessions(),
         }
     }
 }

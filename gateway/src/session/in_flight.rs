@@ -17,7 +17,7 @@ use super::record::RecordKey;
 use crate::mcp::jsonrpc::{comparable_id, is_forwardable_id};
 use crate::runtime::random;
 use crate::session::abandoned_calls::AbandonedCalls;
-use crate::session::cache::key_map::KeyMap;
+use crate::session::record::key_map::KeyMap;
 
 /// The running requests of this process. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +74,7 @@ impl Progress {
         drop(self.0.shared.set((backend.into(), id.to_owned())));
     }
 
-    /// The backend has answered.
+    /// Records that the backend has answered, so that the client's id is free again.
     pub fn answered(&self) {
         self.set(None);
     }
@@ -234,7 +234,7 @@ impl InFlightRequests {
         self.abandoned.forget(key);
     }
 
-    /// Sessions with running requests.
+    /// The sessions that have a running request in this process.
     pub(super) fn keys(&self) -> Vec<RecordKey> {
         self.lock().keys().copied().collect()
     }

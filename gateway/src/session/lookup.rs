@@ -9,42 +9,112 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::time::Instant;
+use vmcp_crds::session_key::SessionKey;
 
-use super::cache::CachedSession;
+use super::SessionError;
+use super::cache::{CachedSession, SessionCache};
+use super::client_session::ClientSession;
 use super::id::SessionId;
-use super::record::Record;
-use super::store::{LoadOutcome, StoreError};
-use super::{Session, SessionError, Sessions};
-use crate::core::{Caller as _, Principal};
+use super::id::signing_keys::SigningKeys;
+use super::id::verified_ids::VerifiedIds;
+use super::record::{Lifetimes, Record, RecordKey};
+use super::recovery::lost_data::{LookupOutcome, Recovery};
+use super::recovery::observed_store::ObservedStore;
+use super::store::StoreError;
+use crate::config::ServerName;
+use crate::core::Principal;
 use crate::runtime::clock;
+use crate::runtime::single_flight::SingleFlight;
+use crate::runtime::tasks::Tasks;
 use crate::session::cache::cache_entry::CacheEntry;
-use crate::session::recovery::outage::{StoreFailure, StoreOperation};
-use crate::session::upstream::bindings::Bindings;
+use crate::session::record::bindings::Bindings;
+use crate::telemetry::Metrics;
 
-/// Outcome of a lookup: `None` if the session is not alive.
-pub(super) type LookupOutcome = Result<Option<Arc<CacheEntry>>, StoreError>;
+/// Verifies session ids and finds their sessions. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub(super) struct SessionLookup {
+    inner: Arc<Inner>,
+}
 
-impl Sessions {
+#[derive(Debug)]
+struct Inner {
+    server: ServerName,
+    keys: SigningKeys,
+    verified_ids: VerifiedIds,
+    store: Arc<ObservedStore>,
+    cache: Arc<SessionCache>,
+    recovery: Recovery,
+    lifetimes: Lifetimes,
+    /// Single flight of loads: concurrent requests for one session load its record once.
+    loads: SingleFlight<RecordKey, LookupOutcome>,
+    tasks: Tasks,
+    metrics: Metrics,
+}
+
+impl SessionLookup {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "they are the components that it is built on"
+    )]
+    pub(super) fn new(
+        server: ServerName,
+        keys: SigningKeys,
+        store: Arc<ObservedStore>,
+        cache: Arc<SessionCache>,
+        recovery: Recovery,
+        lifetimes: Lifetimes,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Self {
+        let inner = Inner {
+            server,
+            keys,
+            verified_ids: VerifiedIds::default(),
+            store,
+            cache,
+            recovery,
+            lifetimes,
+            loads: SingleFlight::default(),
+            tasks,
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Reads the session id `id`, if it was signed for this server and `principal`, with the key that signed it.
+    pub(super) fn verify(
+        &self,
+        id: &[u8],
+        principal: &Principal,
+    ) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
+        let inner = &*self.inner;
+        if let Some(known) = inner.verified_ids.get(id, &inner.keys, principal) {
+            return Ok(known);
+        }
+        let (read, signer) =
+            SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)?;
+        inner.verified_ids.add(id, &read, &signer, principal);
+        Ok((read, signer))
+    }
+
     /// Returns the live session of `principal` that a client names with `id`.
     ///
     /// # Errors
     /// There is no such session, or the store cannot say. An id that was not signed for this server and this
     /// principal is refused without a read of the store.
-    pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
+    pub(super) async fn find(&self, id: &[u8], principal: &Principal) -> Result<ClientSession, SessionError> {
         let (id, signer) = self.verify(id, principal)?;
         let entry = self.entry(&id).await?;
         if entry.record().principal_tag != id.principal_tag {
             return Err(SessionError::NotFound);
         }
-        let session = Session {
-            sessions: self.clone(),
+        Ok(ClientSession {
             key: id.key,
             signer,
             entry,
-        };
-        session.record_use();
-        Ok(session)
+        })
     }
 
     async fn entry(&self, id: &SessionId) -> Result<Arc<CacheEntry>, SessionError> {
@@ -55,9 +125,9 @@ impl Sessions {
             CachedSession::Unknown => None,
         };
         if let Some(entry) = &known {
-            let down = inner.outage.current();
+            let down = inner.store.outage().current();
             let is_trusted = down.as_ref().is_none_or(|down| !down.invalidates_freshness());
-            if is_trusted && entry.is_fresh(&inner.freshness) {
+            if is_trusted && entry.is_fresh(inner.cache.freshness()) {
                 return Ok(Arc::clone(entry));
             }
             // Fail fast while the store is known to be down.
@@ -75,9 +145,9 @@ impl Sessions {
 
     /// Builds a session from its id alone, so that a replica that starts during an outage can serve.
     ///
-    /// Rules: the outage is confirmed ([`StoreFailure::is_confirmed`]), a late answer is not enough; the end that the
-    /// id names has not passed; only backends at which no state can be lost are called ([`Session::provisional`],
-    /// [`Session::connect`]). The entry is not cached, so the store is asked as soon as it answers again.
+    /// Rules: the outage is confirmed ([`StoreFailure::is_confirmed`](super::recovery::outage::StoreFailure::is_confirmed)), a late answer is not enough; the end that the
+    /// id names has not passed; only backends at which no state can be lost are called
+    /// ([`super::upstream`]). The entry is not cached, so the store is asked as soon as it answers again.
     ///
     /// Known gap: a session that was terminated or expired earlier may be served to its own principal until the store
     /// answers or the grace period ends. The id's end is compared with this machine's clock.
@@ -87,10 +157,14 @@ impl Sessions {
         unavailable: StoreError,
     ) -> Result<Arc<CacheEntry>, SessionError> {
         let inner = &*self.inner;
-        let is_out = inner.outage.current().is_some_and(|down| down.is_confirmed());
+        let is_out = inner
+            .store
+            .outage()
+            .current()
+            .is_some_and(|down| down.is_confirmed());
         let is_over = clock::unix_seconds() >= u64::from(id.end);
         // The store has the record, but this version cannot read it.
-        if unavailable.is_corrupt_record() || !is_out || is_over || !self.serves_without_reads() {
+        if unavailable.is_corrupt_record() || !is_out || is_over || !inner.store.is_served_without_reads() {
             return Err(unavailable.into());
         }
         let new = id.record();
@@ -102,14 +176,14 @@ impl Sessions {
             life: id.life(),
             version: 0,
             untouched: Duration::ZERO,
-            left: inner.settings.lifetimes.idle,
-            remaining: inner.settings.lifetimes.max,
+            left: inner.lifetimes.idle,
+            remaining: inner.lifetimes.max,
             log_level: None,
             subscriptions: BTreeMap::new(),
             bindings: Bindings::default(),
         };
         inner.metrics.served_without_store();
-        Ok(Arc::new(CacheEntry::from_id(record, inner.freshness.stamp_now())))
+        Ok(Arc::new(CacheEntry::from_id(record, inner.cache.stamp_now())))
     }
 
     /// Serves a cached session while the store cannot be read.
@@ -125,8 +199,8 @@ impl Sessions {
         }
         // A record that this version cannot read has changed since it was cached.
         if !unavailable.is_corrupt_record()
-            && self.serves_without_reads()
-            && entry.is_alive(inner.settings.lifetimes.idle)
+            && inner.store.is_served_without_reads()
+            && entry.is_alive(inner.lifetimes.idle)
         {
             inner.metrics.served_without_store();
             return Ok(Arc::clone(entry));
@@ -134,29 +208,13 @@ impl Sessions {
         Err(unavailable.into())
     }
 
-    /// Whether sessions are served while the store refuses or fails some operations.
-    pub(super) fn serves_without_store(&self) -> bool {
-        self.serves_since(|down| Some(down.since))
-    }
-
-    /// Whether cached sessions are served while the store cannot be read.
-    fn serves_without_reads(&self) -> bool {
-        self.serves_since(|down| down.reads)
-    }
-
-    fn serves_since(&self, began: fn(&StoreFailure) -> Option<Instant>) -> bool {
-        let settings = &self.inner.settings;
-        let since = self.inner.outage.current().and_then(|down| began(&down));
-        settings.serve_in_outage && since.is_none_or(|since| since.elapsed() < settings.outage_grace)
-    }
-
     /// Loads the session from the store. Concurrent callers share one load.
     async fn load(&self, id: &SessionId) -> LookupOutcome {
-        let (sessions, id, key) = (self.clone(), id.clone(), id.key);
+        let (lookup, id, key) = (self.clone(), id.clone(), id.key);
         let load = move |permit| {
-            let tasks = sessions.inner.tasks.clone();
+            let tasks = lookup.inner.tasks.clone();
             let loading = tasks.spawn(async move {
-                let read = sessions.load_now(&id).await;
+                let read = lookup.inner.recovery.load(&id.key, Some(&id)).await;
                 drop(permit);
                 read
             });
@@ -165,15 +223,6 @@ impl Sessions {
             };
             loading.map(ended).boxed()
         };
-        self.inner.lookups.join(key, load).await
-    }
-
-    async fn load_now(&self, id: &SessionId) -> LookupOutcome {
-        let inner = &*self.inner;
-        let stamp = inner.freshness.stamp_now();
-        match self.observed(StoreOperation::Load, inner.store.load(&id.key).await)? {
-            LoadOutcome::Found(record) => self.accept_loaded(&id.key, record, stamp).await,
-            LoadOutcome::Gone => self.resolve_missing(&id.key, Some(id)).await,
-        }
+        self.inner.loads.join(key, load).await
     }
 }

@@ -6,80 +6,75 @@
 //! `docs/architecture/sessions.md`.
 
 mod abandoned_calls;
-mod background;
+mod background_limit;
 mod cache;
-mod caller;
 mod catalog_sync;
 mod client_capabilities;
+mod client_session;
 mod counts;
+mod event_follower;
 pub mod id;
+mod idle_deadlines;
 mod in_flight;
+mod local_sessions;
 mod lookup;
 pub mod record;
 mod recovery;
+mod session_handle;
 mod settings;
 pub mod store;
+mod store_probe;
 mod stream;
 mod sweeper;
-pub mod upstream;
+mod teardown;
+mod upstream;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::Guard;
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, Semaphore};
-use vmcp_crds::session_key::SessionKey;
 
-use crate::backend::UpstreamSession;
 use crate::config::{ServerName, SessionLimits};
-use crate::core::{Core, Principal};
+use crate::core::{Caller as _, Core, Principal};
 use crate::mcp::revision::Revision;
 use crate::runtime::rate_limit::KeyedRateLimit;
-use crate::runtime::single_flight::SingleFlight;
+use crate::runtime::readiness::ReadinessWait;
 use crate::runtime::tasks::Tasks;
 use crate::telemetry::Metrics;
-use crate::telemetry::request_id::CurrentRequestId;
-use background::PendingTouches;
-use cache::cache_entry::CacheEntry;
+
+use background_limit::BackgroundLimit;
 use cache::freshness::Freshness;
 use cache::{CachedSession, SessionCache};
+use catalog_sync::CatalogSync;
 use client_capabilities::ClientCapabilities;
-pub use counts::SessionCounts;
+use event_follower::EventFollower;
 use id::SessionId;
 use id::signing_keys::SigningKeys;
-use id::verified_ids::VerifiedIds;
-use in_flight::InFlightRequests;
-pub use in_flight::{CancellationTarget, Progress, RunningRequest, SessionEnd, TooManyRequests};
-use lookup::LookupOutcome;
+use idle_deadlines::IdleDeadlines;
+use local_sessions::LocalSessions;
+use lookup::SessionLookup;
 use record::{Lifetimes, NewRecord, Record, RecordKey};
-use recovery::outage::{Outage, OutageChange, StoreOperation};
-use recovery::pending_terminations::PendingTerminations;
-use recovery::recent_writes::RecentWrites;
-use store::{
-    CreateOutcome, LoadOutcome, ProcessId, SessionLimit, SessionStore, StoreError, TerminateOutcome,
-};
-use stream::StreamRegistry;
-use upstream::deletions::UpstreamDeletions;
-use upstream::provisional::ProvisionalSessions;
-use upstream::reopen_limiter::ReopenLimiter;
-use upstream::session_lists::ListQueue;
-use upstream::sse_sessions::SseSessions;
-use upstream::unstored_cookies::UnstoredCookies;
+use recovery::lost_data::Recovery;
+use recovery::observed_store::{ObservedStore, OutagePolicy};
+use settings::SessionSettings;
+use store::{CreateOutcome, LoadOutcome, SessionLimit, SessionStore, StoreError, TerminateOutcome};
+use store_probe::StoreProbe;
+use stream::session_stream::StreamOpener;
+use sweeper::Sweeper;
+use teardown::SessionTeardown;
+use upstream::UpstreamSessions;
+use upstream::local_upstreams::LocalUpstreams;
+use upstream::session_catalogs::SessionCatalogs;
+use upstream::shared_sessions::SharedSessionSync;
 
+pub use counts::SessionCounts;
 pub use id::event_id::{BrokenCall, ResumePoint, StreamPositions};
 pub use id::relayed_id::RelayedId;
+pub use in_flight::{CancellationTarget, Progress, RunningRequest, SessionEnd, TooManyRequests};
+pub use session_handle::Session;
 pub use settings::SettingError;
 pub use stream::session_stream::{SessionStream, SessionStreamEvent};
 pub use upstream::upstream_lookup::NoUpstreamSession;
-
-/// Maximum number of background tasks, such as notifications to backends, at a time.
-const MAX_BACKGROUND: usize = 1024;
-
-/// Maximum rate at which a session opens streams by GET. A client that reconnects opens one or two.
-const STREAMS_PER_SECOND: u32 = 10;
-/// Maximum rate at which a session changes its settings. A client may subscribe to many resources at once.
-const SETTINGS_PER_SECOND: u32 = 256;
 
 /// All client sessions of the virtual server. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -114,59 +109,28 @@ impl Default for SessionOptions {
     }
 }
 
+/// The components of the session layer. Each names in its constructor what it is built on.
 #[derive(Debug)]
 struct Inner {
     server: ServerName,
-    store: Arc<dyn SessionStore>,
-    settings: SessionOptions,
     keys: SigningKeys,
-    verified_ids: VerifiedIds,
+    options: SessionOptions,
     core: Core,
     tasks: Tasks,
     metrics: Metrics,
-    /// Names this process among the replicas that share the store.
-    process_id: ProcessId,
-    /// Notifies the catalog that the store lost its data.
-    data_lost: Notify,
-    cache: SessionCache,
-    freshness: Freshness,
-    outage: Outage,
-    recent_writes: RecentWrites,
-    pending_touches: PendingTouches,
-    provisional: ProvisionalSessions,
-    unstored_cookies: UnstoredCookies,
-    pending_terminations: PendingTerminations,
-    /// Single flight of loads: concurrent requests for one session load its record once.
-    lookups: SingleFlight<RecordKey, LookupOutcome>,
-    /// Single flight of `initialize` at backends: concurrent calls open one upstream session.
-    openings: SingleFlight<upstream::OpenTarget, upstream::OpenOutcome>,
-    /// Single flight of lists that backends give in a client's own session.
-    lists: SingleFlight<upstream::session_lists::ListTarget, upstream::session_lists::ListRequest>,
-    list_queue: ListQueue,
-    in_flight: InFlightRequests,
-    reopen_limiter: ReopenLimiter,
-    /// Upstream sessions that are HTTP+SSE connections of this process.
-    sse_sessions: SseSessions,
-    /// Queue of upstream sessions to delete.
-    deletions: UpstreamDeletions,
-    /// The sessions' GET streams that are open in this process.
-    streams: StreamRegistry,
-    /// Rate limits per session: to open a stream and to change a setting each write to the store.
+    store: Arc<ObservedStore>,
+    local: LocalSessions,
+    local_upstreams: LocalUpstreams,
+    teardown: SessionTeardown,
+    recovery: Recovery,
+    lookup: SessionLookup,
+    upstreams: UpstreamSessions,
+    catalogs: SessionCatalogs,
+    settings: SessionSettings,
+    streams: StreamOpener,
+    /// Each stream of a session is a write in the store.
     stream_rates: KeyedRateLimit<RecordKey>,
-    setting_rates: KeyedRateLimit<RecordKey>,
-    /// Limits the tasks that outlive the request that started them.
-    background: Arc<Semaphore>,
-}
-
-/// One live client session, as a request holds it.
-#[derive(Clone, Debug)]
-pub struct Session {
-    sessions: Sessions,
-    key: RecordKey,
-    /// The key that signed the session's id. It also signs the tokens that the client gets.
-    signer: Arc<SessionKey>,
-    /// The cache entry, shared by all requests of the session, so that each sees the changes of the others.
-    entry: Arc<CacheEntry>,
+    background: BackgroundLimit,
 }
 
 /// The client's part of `initialize`, as the client wrote it.
@@ -208,55 +172,146 @@ impl Sessions {
     pub fn new(
         server: ServerName,
         store: Arc<dyn SessionStore>,
-        settings: SessionOptions,
+        options: SessionOptions,
         keys: SigningKeys,
         core: Core,
         tasks: Tasks,
         metrics: Metrics,
     ) -> Self {
-        metrics.store_answers(true);
-        let deletions = UpstreamDeletions::new(tasks.clone());
-        let cache = SessionCache::new(settings.max_cached, core.budget().sessions().clone());
+        let lifetimes = options.lifetimes;
+        let policy = OutagePolicy {
+            serves_cached: options.serve_in_outage,
+            grace: options.outage_grace,
+        };
+        let store = Arc::new(ObservedStore::new(store, policy, metrics.clone()));
+        let account = core.budget().sessions().clone();
+        let freshness = Freshness::new(options.max_staleness);
+        let local = LocalSessions::new(SessionCache::new(options.max_cached, account, freshness));
+        let local_upstreams = LocalUpstreams::new(tasks.clone());
+        let teardown = SessionTeardown::new(local.clone(), local_upstreams.clone());
+        let recovery = Recovery::new(
+            Arc::clone(&store),
+            local.clone(),
+            teardown.clone(),
+            lifetimes.idle,
+            tasks.clone(),
+            metrics.clone(),
+        );
+        let lookup = SessionLookup::new(
+            server.clone(),
+            keys.clone(),
+            Arc::clone(&store),
+            Arc::clone(&local.cache),
+            recovery.clone(),
+            lifetimes,
+            tasks.clone(),
+            metrics.clone(),
+        );
+        let upstreams = UpstreamSessions::new(
+            server.clone(),
+            Arc::clone(&store),
+            local.clone(),
+            local_upstreams.clone(),
+            teardown.clone(),
+            recovery.clone(),
+            core.clone(),
+            tasks.clone(),
+            metrics.clone(),
+        );
+        let background = BackgroundLimit::new(tasks.clone());
+        let catalogs =
+            SessionCatalogs::new(upstreams.clone(), core.clone(), background.clone(), tasks.clone());
+        let settings = SessionSettings::new(
+            Arc::clone(&store),
+            Arc::clone(&local.cache),
+            recovery.clone(),
+            upstreams.clone(),
+        );
+        let streams = StreamOpener::new(
+            server.clone(),
+            Arc::clone(&store),
+            local.streams.clone(),
+            recovery.clone(),
+        );
         Self {
             inner: Arc::new(Inner {
                 server,
-                store,
                 keys,
-                verified_ids: VerifiedIds::default(),
+                options,
                 core,
                 tasks,
                 metrics,
-                process_id: ProcessId(crate::runtime::random::bytes()),
-                data_lost: Notify::new(),
-                cache,
-                freshness: Freshness::new(settings.max_staleness),
-                outage: Outage::default(),
-                recent_writes: RecentWrites::default(),
-                pending_touches: PendingTouches::default(),
-                provisional: ProvisionalSessions::default(),
-                unstored_cookies: UnstoredCookies::default(),
-                pending_terminations: PendingTerminations::default(),
-                lookups: SingleFlight::default(),
-                openings: SingleFlight::default(),
-                lists: SingleFlight::default(),
-                list_queue: ListQueue::default(),
-                in_flight: InFlightRequests::default(),
-                reopen_limiter: ReopenLimiter::default(),
-                sse_sessions: SseSessions::default(),
-                deletions,
-                streams: StreamRegistry::default(),
-                stream_rates: KeyedRateLimit::default(),
-                setting_rates: KeyedRateLimit::default(),
-                background: Arc::new(Semaphore::new(MAX_BACKGROUND)),
+                store,
+                local,
+                local_upstreams,
+                teardown,
+                recovery,
+                lookup,
+                upstreams,
+                catalogs,
                 settings,
+                streams,
+                stream_rates: KeyedRateLimit::default(),
+                background,
             }),
         }
+    }
+
+    /// Starts the background tasks. They run until the process drains, or has drained. `loading` is dropped when the
+    /// catalog has loaded what the store has persisted.
+    pub fn run(&self, loading: ReadinessWait) {
+        let inner = &*self.inner;
+        let (tasks, cache) = (&inner.tasks, &inner.local.cache);
+        let (store, idle) = (|| Arc::clone(&inner.store), inner.options.lifetimes.idle);
+        let renewal = cache.freshness().renewal_interval();
+        match inner.store.unobserved().events(renewal) {
+            Some(events) => {
+                let follower = EventFollower::new(
+                    store(),
+                    inner.local.clone(),
+                    inner.teardown.clone(),
+                    inner.recovery.clone(),
+                    tasks.clone(),
+                );
+                tasks.spawn_until_idle(follower.run(events));
+                let sync = CatalogSync::new(store(), inner.core.clone(), inner.recovery.clone());
+                tasks.spawn_until_drain(sync.run(loading));
+            }
+            None => cache.freshness().set_sole_writer(),
+        }
+        tasks.spawn_until_drain(SharedSessionSync::new(store(), inner.core.clone()).run());
+        let every = inner.options.lifetimes.touch_every();
+        let deadlines = IdleDeadlines::new(store(), inner.local.clone(), inner.recovery.clone(), every);
+        tasks.spawn_until_idle(deadlines.clone().move_queued());
+        tasks.spawn_until_idle(deadlines.queue_running());
+        let upstreams = &inner.upstreams;
+        let probe = StoreProbe::new(store(), Arc::clone(cache), upstreams.clone(), tasks.clone());
+        tasks.spawn_until_idle(probe.run());
+        tasks.spawn_until_drain(upstreams.clone().close_ended_connections(idle));
+        let sweeper = Sweeper::new(
+            store(),
+            Arc::clone(cache),
+            inner.local_upstreams.sse_connections.clone(),
+            upstreams.clone(),
+            idle,
+            tasks.clone(),
+        );
+        tasks.spawn_until_drain(sweeper.run());
+        let (upstreams, drained) = (upstreams.clone(), tasks.drained());
+        tasks.spawn(async move {
+            drained.await;
+            upstreams.reconcile().await;
+        });
     }
 
     /// Error of the store's last failed operation; `None` while all operations succeed.
     #[must_use]
     pub fn store_error(&self) -> Option<String> {
-        self.inner.outage.current().map(|down| down.error.to_string())
+        self.inner
+            .store
+            .outage()
+            .current()
+            .map(|down| down.error.to_string())
     }
 
     /// Tag that stands for the session id in logs. It is the same on all replicas until the signing key changes, and
@@ -270,7 +325,7 @@ impl Sessions {
     /// Name of the store: `memory` or `redis`.
     #[must_use]
     pub fn store_provider(&self) -> &'static str {
-        self.inner.store.provider()
+        self.inner.store.unobserved().provider()
     }
 
     /// Creates a session of `principal` within `limits`, and returns its id. The record is stored before the id is
@@ -302,11 +357,8 @@ impl Sessions {
         let limits = limits.for_weight(record.weight());
         loop {
             let key = RecordKey::random();
-            let stamp = inner.freshness.stamp_now();
-            match self.observed(
-                StoreOperation::Create,
-                inner.store.create(&key, &record, limits).await,
-            )? {
+            let stamp = inner.local.cache.stamp_now();
+            match inner.store.create(&key, &record, limits).await? {
                 CreateOutcome::AlreadyExists => {}
                 CreateOutcome::Limit(of) => return Err(CreateError::Limit(of)),
                 CreateOutcome::Created { created, record } => {
@@ -319,9 +371,9 @@ impl Sessions {
                         revision: client.revision,
                         capabilities: ClientCapabilities::of(client.capabilities),
                     };
-                    self.record_incarnation(record.life.incarnation);
-                    inner.recent_writes.note(key);
-                    inner.cache.insert(&key, record, stamp);
+                    inner.recovery.record_incarnation(record.life.incarnation);
+                    inner.recovery.note_write(key);
+                    inner.local.cache.insert(&key, record, stamp);
                     inner.metrics.session_created();
                     return Ok(id.sign(&signer, &inner.server));
                 }
@@ -335,52 +387,48 @@ impl Sessions {
     /// As [`Self::find`]. If the store is unavailable, the session may still be alive, so the client gets an error
     /// and tries again.
     pub async fn terminate(&self, id: &[u8], principal: &Principal) -> Result<(), SessionError> {
-        let (id, _) = self.verify(id, principal)?;
         let inner = &*self.inner;
+        let (id, _) = inner.lookup.verify(id, principal)?;
         let life = id.life();
-        let upstreams = match inner.cache.get(&id.key) {
+        let (cache, teardown) = (&inner.local.cache, &inner.teardown);
+        let upstreams_of = |record: &Record| inner.upstreams.of_record(record);
+        let upstreams = match cache.get(&id.key) {
             CachedSession::Terminated => return Err(SessionError::NotFound),
-            CachedSession::Entry(entry) => self.upstreams_of(&entry.record()),
+            CachedSession::Entry(entry) => upstreams_of(&entry.record()),
             // Read the bindings first. If the termination succeeds but its answer is lost, the record is gone.
-            CachedSession::Unknown => {
-                match self.observed(StoreOperation::Load, inner.store.load(&id.key).await) {
-                    Ok(LoadOutcome::Found(record)) => self.upstreams_of(&record),
-                    Ok(LoadOutcome::Gone) => Vec::new(),
-                    Err(error) if error.is_corrupt_record() => Vec::new(),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            CachedSession::Unknown => match inner.store.load(&id.key).await {
+                Ok(LoadOutcome::Found(record)) => upstreams_of(&record),
+                Ok(LoadOutcome::Gone) => Vec::new(),
+                Err(error) if error.is_corrupt_record() => Vec::new(),
+                Err(error) => return Err(error.into()),
+            },
         };
-        let earlier = inner.pending_terminations.take(&id.key);
-        match self.observed(
-            StoreOperation::Terminate,
-            inner.store.terminate(&id.key, life).await,
-        ) {
+        let pending_terminations = &inner.local_upstreams.pending_terminations;
+        let earlier = pending_terminations.take(&id.key);
+        match inner.store.terminate(&id.key, life).await {
             Ok(TerminateOutcome::Gone) => {
-                self.drop_session(&id.key);
+                teardown.drop_session(&id.key);
                 // An earlier attempt, whose answer was lost, terminated the session.
                 for (backend, upstream) in earlier {
-                    self.delete_upstream(backend, upstream);
+                    teardown.delete_upstream(backend, upstream);
                 }
                 Err(SessionError::NotFound)
             }
             Ok(TerminateOutcome::Terminated(record)) => {
                 inner.metrics.session_terminated();
-                self.mark_terminated(&id.key, life);
+                teardown.mark_terminated(&id.key, life);
                 // The cache may name bindings that the store has lost.
-                let upstreams = record.map_or(upstreams, |record| self.upstreams_of(&record));
+                let upstreams = record.map_or(upstreams, |record| upstreams_of(&record));
                 for (backend, upstream) in upstreams {
-                    self.delete_upstream(backend, upstream);
+                    teardown.delete_upstream(backend, upstream);
                 }
                 Ok(())
             }
             Err(error) => {
-                inner
-                    .pending_terminations
-                    .add(id.key, if upstreams.is_empty() { earlier } else { upstreams });
+                pending_terminations.add(id.key, if upstreams.is_empty() { earlier } else { upstreams });
                 // The event of the termination may have arrived before this error.
-                if matches!(inner.cache.get(&id.key), CachedSession::Terminated) {
-                    self.delete_upstreams_of_terminated(&id.key);
+                if matches!(cache.get(&id.key), CachedSession::Terminated) {
+                    teardown.delete_upstreams_of_terminated(&id.key);
                 }
                 Err(error.into())
             }
@@ -390,122 +438,31 @@ impl Sessions {
     /// Whether `id` was signed for this server and `principal`. It does not say whether the session is alive.
     #[must_use]
     pub fn is_own_id(&self, id: &[u8], principal: &Principal) -> bool {
-        self.verify(id, principal).is_ok()
+        self.inner.lookup.verify(id, principal).is_ok()
     }
 
-    fn verify(&self, id: &[u8], principal: &Principal) -> Result<(SessionId, Arc<SessionKey>), SessionError> {
-        let inner = &*self.inner;
-        if let Some(known) = inner.verified_ids.get(id, &inner.keys, principal) {
-            return Ok(known);
-        }
-        let (read, signer) =
-            SessionId::verify(id, &inner.keys, &inner.server, principal).ok_or(SessionError::NotFound)?;
-        inner.verified_ids.add(id, &read, &signer, principal);
-        Ok((read, signer))
-    }
-
-    /// Records in the outage state whether the store answered `operation`.
-    fn observed<T>(
-        &self,
-        operation: StoreOperation,
-        outcome: Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        let inner = &*self.inner;
-        match &outcome {
-            Err(error) if error.is_corrupt_record() => {
-                tracing::warn!(%error, "session record unusable");
-            }
-            Err(error) => {
-                inner.metrics.store_unavailable();
-                if let OutageChange::Changed { log } = inner.outage.record_failure(operation, error) {
-                    inner.metrics.store_answers(false);
-                    if log {
-                        tracing::warn!(request_id = %CurrentRequestId, ?operation, %error, "session store unavailable");
-                    }
-                }
-            }
-            Ok(_) => {
-                if let OutageChange::Changed { log } = inner.outage.record_success(operation) {
-                    inner.metrics.store_answers(true);
-                    if log {
-                        tracing::info!("session store available again");
-                    }
-                }
-            }
-        }
-        outcome
+    /// Returns the live session of `principal` that a client names with `id`.
+    ///
+    /// # Errors
+    /// There is no such session, or the store cannot say. An id that was not signed for this server and this
+    /// principal is refused without a read of the store.
+    pub async fn find(&self, id: &[u8], principal: &Principal) -> Result<Session, SessionError> {
+        let client = self.inner.lookup.find(id, principal).await?;
+        let session = Session::new(self.clone(), client);
+        session.record_use();
+        Ok(session)
     }
 
     /// Runs `work` in a task that outlives the request. Returns `false`, and drops `work`, when too many tasks are
     /// running.
     pub fn in_background(&self, work: impl Future<Output = ()> + Send + 'static) -> bool {
-        let Ok(permit) = Arc::clone(&self.inner.background).try_acquire_owned() else {
-            return false;
-        };
-        self.inner.tasks.spawn(async move {
-            work.await;
-            drop(permit);
-        });
-        true
+        self.inner.background.spawn(work)
     }
 
-    /// Queues the deletion of an upstream session.
-    fn delete_upstream(&self, backend: crate::backend::Backend, session: UpstreamSession) {
-        self.inner.deletions.delete(backend, session);
-    }
-
-    /// Deletes the upstream sessions of `key` that are connections of this process.
-    fn close_connections(&self, key: &RecordKey) {
-        for (backend, upstream) in self.inner.sse_sessions.take(key) {
-            self.delete_upstream(backend, upstream);
-        }
-    }
-}
-
-impl Session {
-    /// Registers the request `id` as running in this session, which may have `limit` at a time.
-    ///
-    /// # Errors
-    /// The session has as many running requests as it may.
-    pub fn begin(&self, id: &RawValue, limit: usize) -> Result<RunningRequest, TooManyRequests> {
-        let inner = &*self.sessions.inner;
-        let running = inner.in_flight.begin(self.key, id, limit)?;
-        // A termination may have arrived between lookup and registration.
-        if matches!(inner.cache.get(&self.key), CachedSession::Terminated) {
-            inner.in_flight.end(&self.key);
-        }
-        Ok(running)
-    }
-
-    /// Resolves what a client's `notifications/cancelled` for the request `id` refers to.
+    /// Counts the sessions. It visits every cache entry, so only a scrape may call it, not a request.
     #[must_use]
-    pub fn resolve_cancellation(&self, id: &RawValue) -> CancellationTarget {
-        self.sessions.inner.in_flight.resolve_cancellation(&self.key, id)
-    }
-
-    /// Resumes a call after the event `event_id`, within `limit` running requests. An earlier stream that resumed
-    /// after the same event ends.
-    ///
-    /// # Errors
-    /// The session has as many running requests as it may.
-    pub fn resume_call(&self, event_id: &[u8], limit: usize) -> Result<RunningRequest, TooManyRequests> {
-        let inner = &*self.sessions.inner;
-        inner
-            .in_flight
-            .resume(self.key, &String::from_utf8_lossy(event_id), limit)
-    }
-
-    /// Whether the rate limit admits another GET stream now.
-    #[must_use]
-    pub fn can_open_stream(&self) -> bool {
-        self.sessions
-            .inner
-            .stream_rates
-            .allows(&self.key, STREAMS_PER_SECOND)
-    }
-
-    /// The cached record.
-    fn record(&self) -> Guard<Arc<Record>> {
-        self.entry.record()
+    pub fn counts(&self) -> SessionCounts {
+        let inner = &*self.inner;
+        SessionCounts::count(&inner.local, &inner.local_upstreams, inner.options.lifetimes.idle)
     }
 }

@@ -10,23 +10,25 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Sessions;
+use super::cache::SessionCache;
 use super::record::{Record, RecordKey};
+use super::recovery::observed_store::ObservedStore;
+use super::recovery::outage::AFTER_OUTAGE;
 use super::store::StoreError;
+use super::upstream::UpstreamSessions;
+use super::upstream::sse_connections::SseConnections;
+use crate::runtime::tasks::Tasks;
 
 /// Number of cache entries examined before the task yields.
-const FORGET_AT_A_TIME: usize = 256;
+const ENTRIES_PER_STEP: usize = 256;
 /// Maximum number of sessions per batch.
-const BATCH: usize = 100;
+const BATCH_SIZE: usize = 100;
 /// Maximum number of concurrent batches.
-const BATCHES: usize = 8;
-/// Time after an outage or failover for replicas to move the deadlines of sessions that they served meanwhile. The
-/// clock of a promoted server may be ahead.
-pub(super) const AFTER_OUTAGE: Duration = Duration::from_secs(5);
+const MAX_CONCURRENT_BATCHES: usize = 8;
 /// Maximum interval between two sweeps.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Timing of the sweeps.
+/// When sweeps run, and which records they claim.
 #[derive(Clone, Copy, Debug)]
 struct Sweep {
     /// Minimum time since expiry, and time after which another replica claims an unfinished record.
@@ -48,35 +50,63 @@ impl Sweep {
     }
 }
 
-impl Sessions {
-    /// Sweeps expired sessions until the process drains. `ttl` is the idle lifetime.
-    pub fn sweep(&self, ttl: Duration) {
-        let (sessions, sweep) = (self.clone(), Sweep::new(ttl));
-        let batches = Arc::new(Semaphore::new(BATCHES));
-        self.inner.tasks.spawn_until_drain(async move {
-            loop {
-                tokio::time::sleep(sweep.pause).await;
-                let inner = &*sessions.inner;
-                sessions.drop_expired(ttl).await;
-                if !inner.outage.kept_alive_for(AFTER_OUTAGE)
-                    || !inner.freshness.is_uninterrupted_for(AFTER_OUTAGE)
-                {
-                    continue;
-                }
-                if let Err(error) = sessions.sweep_once(sweep.claim_timeout, &batches).await {
-                    tracing::debug!(%error, "failed to sweep expired sessions");
-                }
+/// Deletes expired sessions: their cache entries here, and their records and upstream sessions everywhere.
+#[derive(Clone, Debug)]
+pub(super) struct Sweeper {
+    store: Arc<ObservedStore>,
+    cache: Arc<SessionCache>,
+    sse_connections: SseConnections,
+    upstreams: UpstreamSessions,
+    /// The idle lifetime of sessions.
+    idle: Duration,
+    tasks: Tasks,
+}
+
+impl Sweeper {
+    pub(super) fn new(
+        store: Arc<ObservedStore>,
+        cache: Arc<SessionCache>,
+        sse_connections: SseConnections,
+        upstreams: UpstreamSessions,
+        idle: Duration,
+        tasks: Tasks,
+    ) -> Self {
+        Self {
+            store,
+            cache,
+            sse_connections,
+            upstreams,
+            idle,
+            tasks,
+        }
+    }
+
+    /// Sweeps expired sessions. Runs until the process drains.
+    pub(super) async fn run(self) {
+        let sweep = Sweep::new(self.idle);
+        let batches = Arc::new(Semaphore::new(MAX_CONCURRENT_BATCHES));
+        loop {
+            tokio::time::sleep(sweep.pause).await;
+            self.drop_expired().await;
+            if !self.store.outage().kept_alive_for(AFTER_OUTAGE)
+                || !self.cache.freshness().is_uninterrupted_for(AFTER_OUTAGE)
+            {
+                continue;
             }
-        });
+            if let Err(error) = self.sweep_once(sweep.claim_timeout, &batches).await {
+                tracing::debug!(%error, "failed to sweep expired sessions");
+            }
+        }
     }
 
     /// Drops cache entries of expired sessions, whose records another replica may have removed.
-    async fn drop_expired(&self, ttl: Duration) {
-        let cache = &self.inner.cache;
-        for _ in 0..cache.len().div_ceil(FORGET_AT_A_TIME) {
+    async fn drop_expired(&self) {
+        for _ in 0..self.cache.len().div_ceil(ENTRIES_PER_STEP) {
             // A session with a connection here may be in use on another replica; that is checked before the
             // connection is closed.
-            cache.drop_expired(ttl, FORGET_AT_A_TIME, |key| self.inner.sse_sessions.has(key));
+            let has_connection = |key: &RecordKey| self.sse_connections.has(key);
+            self.cache
+                .drop_expired(self.idle, ENTRIES_PER_STEP, has_connection);
             tokio::task::yield_now().await;
         }
     }
@@ -84,14 +114,15 @@ impl Sessions {
     /// Claims expired records and starts a batch whenever one of `batches` is free.
     async fn sweep_once(&self, claim_timeout: Duration, batches: &Arc<Semaphore>) -> Result<(), StoreError> {
         while let Ok(place) = Arc::clone(batches).acquire_owned().await {
-            let claimed = self.inner.store.claim_expired(claim_timeout, BATCH).await?;
+            let store = self.store.unobserved();
+            let claimed = store.claim_expired(claim_timeout, BATCH_SIZE).await?;
             if claimed.is_empty() {
                 break;
             }
-            let may_be_more = claimed.len() == BATCH;
-            let sessions = self.clone();
-            { &self.inner.tasks }
-                .spawn_until_drain(async move { sessions.end_expired(claimed, place).await });
+            let may_be_more = claimed.len() == BATCH_SIZE;
+            let sweeper = self.clone();
+            self.tasks
+                .spawn_until_drain(async move { sweeper.end_expired(claimed, place).await });
             if !may_be_more {
                 break;
             }
@@ -100,7 +131,9 @@ impl Sessions {
     }
 
     async fn end_expired(&self, claimed: Vec<(RecordKey, Record)>, place: OwnedSemaphorePermit) {
-        let upstreams = claimed.iter().flat_map(|(_, record)| self.upstreams_of(record));
+        let upstreams = claimed
+            .iter()
+            .flat_map(|(_, record)| self.upstreams.of_record(record));
         let closing = upstreams.map(|(backend, session)| async move {
             if let Err(error) = backend.enqueue_delete(&session).await {
                 tracing::debug!(backend = %backend.name(), %error, "failed to delete upstream session");
@@ -108,25 +141,9 @@ impl Sessions {
         });
         futures::future::join_all(closing).await;
         let keys: Vec<RecordKey> = claimed.iter().map(|(key, _)| *key).collect();
-        if let Err(error) = self.inner.store.remove_expired(&keys).await {
+        if let Err(error) = self.store.unobserved().remove_expired(&keys).await {
             tracing::debug!(%error, "failed to remove expired sessions; another replica retries");
         }
         drop(place);
-    }
-
-    /// The upstream sessions that a record names, at backends that are still configured with the same origin.
-    pub(super) fn upstreams_of(
-        &self,
-        record: &Record,
-    ) -> Vec<(crate::backend::Backend, crate::backend::UpstreamSession)> {
-        let catalog = self.inner.core.catalog();
-        let bindings = record.bindings.iter();
-        let known = bindings.filter_map(|(name, binding)| {
-            let backend = catalog
-                .backend(name)
-                .filter(|backend| backend.origin() == binding.origin)?;
-            Some((backend, binding.session.clone()))
-        });
-        known.collect()
     }
 }

@@ -2,6 +2,7 @@
 
 mod paths;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -187,6 +188,171 @@ fn core_uses_neither_session_ids_nor_http_server() -> io::Result<()> {
                 let named = places.any(|after| !after.starts_with(char::is_alphanumeric));
                 assert!(!named, "{} uses {word}", file.display());
             }
+        }
+    }
+    Ok(())
+}
+
+/// The types of the session layer that others use, and the file that has their methods. Behaviour belongs to a component,
+/// whose constructor names what it depends on; methods of one type in many files hide such dependencies.
+const SESSION_FACADES: [(&str, &str); 2] = [
+    ("Sessions", "session/mod.rs"),
+    ("Session", "session/session_handle.rs"),
+];
+
+/// Whether `text` implements the methods of `name`, or a trait for it.
+fn implements(text: &str, name: &str) -> bool {
+    let mut headers = text.lines().filter(|line| line.starts_with("impl"));
+    headers.any(|header| {
+        let header = header.split('{').next().unwrap_or(header);
+        header.split_whitespace().last() == Some(name)
+    })
+}
+
+#[test]
+fn session_facades_have_their_methods_in_one_file() -> io::Result<()> {
+    for (file, text) in sources(&root().join("session"))? {
+        for (name, own_file) in SESSION_FACADES {
+            assert!(
+                file.ends_with(own_file) || !implements(&text, name),
+                "{} has methods of {name}; they belong in {own_file} or in a component",
+                file.display()
+            );
+        }
+    }
+    assert!(implements("impl Sessions {\n}", "Sessions"));
+    assert!(implements("impl Caller for Session {", "Session"));
+    assert!(!implements("impl SessionCache {", "Session"));
+    Ok(())
+}
+
+/// The facade builds the components. A component that names it depends on all others.
+#[test]
+fn session_components_name_no_facade() -> io::Result<()> {
+    for (file, text) in sources(&root().join("session"))? {
+        if SESSION_FACADES
+            .iter()
+            .any(|(_, own_file)| file.ends_with(own_file))
+        {
+            continue;
+        }
+        // The tests of a component may use the whole layer.
+        let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for path in named(&file, text) {
+            let facade = |(name, _): &(&str, &str)| path.segments == ["session", name];
+            let is_named = path.is_local && SESSION_FACADES.iter().any(facade);
+            assert!(!is_named, "{} names {path}", file.display());
+        }
+    }
+    Ok(())
+}
+
+/// The modules that `text`, the module `module`, names. A file may name the modules around it, whose types it implements.
+fn dependencies(modules: &BTreeMap<Vec<String>, String>, module: &[String], text: &str) -> Vec<Vec<String>> {
+    let names: Vec<&str> = module.iter().map(String::as_str).collect();
+    let module_of = |path: paths::Path| {
+        let prefixes = (0..=path.segments.len()).rev();
+        let mut prefixes = prefixes.map(|length| path.segments[..length].to_vec());
+        prefixes.find(|prefix| modules.contains_key(prefix))
+    };
+    // The tests of a file may use what uses the file.
+    let text = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let local = paths::paths(text, &names)
+        .into_iter()
+        .filter(|path| path.is_local);
+    let named = local.filter_map(module_of);
+    named.filter(|named| !module.starts_with(named)).collect()
+}
+
+/// A circle that can be reached from `module`, if there is one. `path` leads there.
+fn circle(
+    graph: &BTreeMap<Vec<String>, Vec<Vec<String>>>,
+    module: &[String],
+    path: &mut Vec<Vec<String>>,
+    done: &mut BTreeSet<Vec<String>>,
+) -> Option<Vec<Vec<String>>> {
+    if let Some(start) = path.iter().position(|earlier| earlier == module) {
+        return Some(path.split_off(start));
+    }
+    if !done.insert(module.to_vec()) {
+        return None;
+    }
+    path.push(module.to_vec());
+    for next in graph.get(module).into_iter().flatten() {
+        if let Some(found) = circle(graph, next, path, done) {
+            return Some(found);
+        }
+    }
+    path.pop();
+    None
+}
+
+/// A circle of files is one knot: none of them can be understood, tested or replaced alone.
+#[test]
+fn session_files_form_no_circle() -> io::Result<()> {
+    let sources = sources(&root().join("session"))?;
+    let modules: BTreeMap<_, _> = sources
+        .into_iter()
+        .map(|(file, text)| (module(&file), text))
+        .collect();
+    let graph: BTreeMap<_, _> = modules
+        .iter()
+        .map(|(module, text)| (module.clone(), dependencies(&modules, module, text)))
+        .collect();
+    let mut done = BTreeSet::new();
+    for module in graph.keys() {
+        let found = circle(&graph, module, &mut Vec::new(), &mut done);
+        assert!(found.is_none(), "these files depend on each other: {found:?}");
+    }
+    let edges: usize = graph.values().map(Vec::len).sum();
+    assert!(edges > 100, "only {edges} dependencies were found");
+    Ok(())
+}
+
+/// The diagrams of states: the page, the heading, and the file whose documentation explains each state.
+const STATE_DIAGRAMS: [(&str, &str, &str); 3] = [
+    ("sessions.md", "Life of a session record", "session/store/mod.rs"),
+    (
+        "sessions.md",
+        "Freshness of a cache entry",
+        "session/cache/cache_entry.rs",
+    ),
+    (
+        "upstream-sessions.md",
+        "Life of an upstream session",
+        "session/upstream/mod.rs",
+    ),
+];
+
+/// The states of the first diagram after `heading`.
+fn states(page: &str, heading: &str) -> BTreeSet<String> {
+    let lines = page.lines().skip_while(|line| !line.ends_with(heading));
+    let lines = lines.skip_while(|line| *line != "stateDiagram-v2");
+    let arrows = lines
+        .take_while(|line| *line != "```")
+        .filter_map(|line| line.split_once(" --> "));
+    arrows
+        .flat_map(|(from, to)| [from.trim(), to.split(':').next().unwrap_or(to).trim()])
+        .filter(|state| *state != "[*]")
+        .map(str::to_lowercase)
+        .collect()
+}
+
+#[test]
+fn code_names_each_state_of_the_diagrams() -> io::Result<()> {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/architecture");
+    for (page, heading, file) in STATE_DIAGRAMS {
+        let states = states(&fs::read_to_string(docs.join(page))?, heading);
+        assert!(
+            states.len() >= 5,
+            "{page} has no diagram under {heading:?}: {states:?}"
+        );
+        let text = fs::read_to_string(root().join(file))?;
+        for state in states {
+            let is_named = text
+                .lines()
+                .any(|line| line.starts_with("//!") && line.contains(&format!("*{state}*")));
+            assert!(is_named, "{file} does not name the state *{state}* of {page}");
         }
     }
     Ok(())

@@ -1,8 +1,12 @@
 //! One cached session record, with the times that decide whether it is fresh.
 //!
-//! States of the entry: fresh, unproven, stale, as in `docs/architecture/sessions.md`.
-//! [`Self::is_fresh`](CacheEntry::is_fresh) is true in the first state only; an entry in any other state is read once
-//! more before it is used.
+//! States of an entry, as in the diagram in `docs/architecture/sessions.md`:
+//! - *fresh*: used without a read. [`CacheEntry::is_fresh`] is true in this state only.
+//! - *unproven*: the lease has expired ([`super::freshness`]). The next answered PING makes the entry fresh again.
+//! - *stale*: read in an earlier epoch, changed elsewhere, or its idle deadline has passed. Only a read makes it fresh.
+//!
+//! An unproven or stale entry is read once more before it is used. The states *terminated* and *gone* have no entry:
+//! the cache holds a tombstone, or nothing.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,9 +17,9 @@ use tokio::time::Instant;
 
 use crate::budget::{Account, Reservation};
 use crate::session::cache::freshness::{Freshness, ReadStamp};
+use crate::session::cache::session_lists::SessionLists;
 use crate::session::record::Record;
 use crate::session::store::{Incarnation, RestoreReason};
-use crate::session::upstream::session_lists::SessionLists;
 
 /// A cached session. All requests of the session share one entry.
 #[derive(Debug)]
@@ -229,7 +233,7 @@ impl CacheEntry {
         self.lock().touching = false;
     }
 
-    /// Makes the entry stale.
+    /// Makes the entry stale: it is read again before it is used.
     pub(in crate::session) fn invalidate(&self) {
         let mut times = self.lock();
         times.epoch = 0;
@@ -269,9 +273,9 @@ pub(in crate::session) mod tests {
     use super::*;
     use crate::backend::UpstreamSession;
     use crate::mcp::revision::Revision;
+    use crate::session::record::SessionLife;
+    use crate::session::record::bindings::Bindings;
     use crate::session::record::{Binding, PrincipalTag};
-    use crate::session::store::SessionLife;
-    use crate::session::upstream::bindings::Bindings;
 
     pub(in crate::session) const IDLE: Duration = Duration::from_secs(60);
     const EVERY: Duration = Duration::from_secs(30);

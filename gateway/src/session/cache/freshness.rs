@@ -4,10 +4,11 @@
 //! was read in the current epoch is current up to the moment at which the last answered PING was sent, because all
 //! events from before that PING have arrived. The lease lasts `maxStaleness` from that moment.
 //!
-//! States of the lease:
-//! - *not proven*: at the start, and after an interruption of the subscription. An event may have been missed.
-//! - *current*: a PING was answered and at most `maxStaleness` has passed since it was sent.
-//! - *expired*: more time has passed. The next answer renews the lease; no event was missed.
+//! States of the lease, and what they make of an entry that was read in the current epoch:
+//! - *current*: a PING was answered and at most `maxStaleness` has passed since it was sent. The entry is fresh.
+//! - *expired*: more time has passed. The entry is unproven. The next answer renews the lease; no event was missed.
+//! - *interrupted*: at the start, and after an interruption of the subscription. An event may have been missed, so the
+//!   entry is stale.
 //!
 //! The first PING answered after an interruption starts a new *epoch*. Records read in an earlier epoch are stale.
 //! All times are of this process's monotonic clock.
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::session::store::Incarnation;
+use crate::session::record::Incarnation;
 
 /// Tracks whether this process's cached session records are still current.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ struct State {
 /// From when on a result of the store counts.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::session) struct ReadStamp {
-    /// When the read began.
+    /// When the read of the store began.
     pub(in crate::session) at: Instant,
     /// The store's state was read at or after this moment; `None` if no such moment is known.
     pub(in crate::session) after: Option<Instant>,
@@ -65,7 +66,7 @@ pub(in crate::session) struct CaughtUp {
 }
 
 impl Freshness {
-    /// Starts in the state *not proven*. `max_staleness` is the duration of the lease.
+    /// Starts in the state *interrupted*. `max_staleness` is the duration of the lease.
     pub(in crate::session) fn new(max_staleness: Duration) -> Self {
         let state = State {
             is_sole_writer: false,

@@ -9,7 +9,9 @@
 
 pub(super) mod cache_entry;
 pub(super) mod freshness;
-pub(super) mod key_map;
+pub(super) mod list_attempts;
+pub(super) mod pending_touches;
+pub(super) mod session_lists;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -18,12 +20,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::record::SessionLife;
 use super::record::{Record, RecordKey};
-use super::store::SessionLife;
 use crate::budget::Account;
 use crate::session::cache::cache_entry::CacheEntry;
-use crate::session::cache::freshness::ReadStamp;
-use crate::session::cache::key_map::KeyMap;
+use crate::session::cache::freshness::{Freshness, ReadStamp};
+use crate::session::record::key_map::KeyMap;
 
 /// Maximum number of entries examined per eviction.
 const MAX_EXAMINED: usize = 64;
@@ -32,6 +34,7 @@ const MAX_EXAMINED: usize = 64;
 #[derive(Debug)]
 pub(super) struct SessionCache {
     limit: usize,
+    freshness: Freshness,
     /// Memory budget of the cached records.
     account: Account,
     shared: RwLock<Shared>,
@@ -58,9 +61,9 @@ struct Tombstone {
 /// Result of a cache lookup.
 #[derive(Clone, Debug)]
 pub(super) enum CachedSession {
-    /// The session is cached.
+    /// The cached record, which may be stale.
     Entry(Arc<CacheEntry>),
-    /// The session was terminated.
+    /// The session was terminated here or on another replica.
     Terminated,
     /// The cache does not know the session.
     Unknown,
@@ -68,12 +71,23 @@ pub(super) enum CachedSession {
 
 impl SessionCache {
     /// Creates an empty cache. `limit` and `account` bound the entries that are not in use.
-    pub(super) fn new(limit: usize, account: Account) -> Self {
+    pub(super) fn new(limit: usize, account: Account, freshness: Freshness) -> Self {
         Self {
             limit,
+            freshness,
             account,
             shared: RwLock::default(),
         }
+    }
+
+    /// The lease that decides whether entries are fresh.
+    pub(super) fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Stamp of a read that begins now.
+    pub(super) fn stamp_now(&self) -> ReadStamp {
+        self.freshness.stamp_now()
     }
 
     /// Looks up `key` and sets the entry's reference bit.
@@ -119,6 +133,19 @@ impl SessionCache {
         shared.order.push_back(*key);
         shared.evict(self.limit, &self.account);
         Some(entry)
+    }
+
+    /// Updates `entry`, which a request holds, and caches `record`, which was read at `stamp`. Returns `false` if the session
+    /// was terminated meanwhile.
+    pub(super) fn update(
+        &self,
+        key: &RecordKey,
+        entry: &CacheEntry,
+        record: Record,
+        stamp: ReadStamp,
+    ) -> bool {
+        entry.update(record.clone(), stamp);
+        self.insert(key, record, stamp).is_some()
     }
 
     /// Makes the entry of `key` stale. If `key` is not cached, a load may be running; remembering the time keeps its
@@ -236,7 +263,6 @@ impl Shared {
 mod tests {
     use super::*;
     use crate::session::cache::cache_entry::tests::{FIRST, IDLE, record, stamp};
-    use crate::session::cache::freshness::Freshness;
 
     const LIFE: SessionLife = SessionLife {
         incarnation: FIRST,
@@ -244,7 +270,11 @@ mod tests {
     };
 
     fn cache(limit: usize) -> SessionCache {
-        SessionCache::new(limit, Account::root(usize::MAX))
+        SessionCache::new(
+            limit,
+            Account::root(usize::MAX),
+            Freshness::new(Duration::from_secs(9)),
+        )
     }
 
     fn key(number: u32) -> RecordKey {
@@ -272,7 +302,7 @@ mod tests {
         }
         assert!(is_cached(&cache, 999) && !is_cached(&cache, 2));
         let again = cache.insert(&key(0), record(2), stamp(1)).unwrap();
-        assert!(Arc::ptr_eq(&used, &again), "who uses it sees what others learn");
+        assert!(Arc::ptr_eq(&used, &again), "all users share one entry");
     }
 
     /// The cache counts bytes as well as entries, also when a cached record grows.
@@ -280,7 +310,7 @@ mod tests {
     fn heavy_entries_are_evicted_by_bytes() {
         const KIB: usize = 1024;
         let account = Account::root(100 * KIB);
-        let cache = SessionCache::new(1000, account.clone());
+        let cache = SessionCache::new(1000, account.clone(), Freshness::new(Duration::from_secs(9)));
         let heavy = |version| Record {
             capabilities: "x".repeat(9 * KIB).into(),
             ..record(version)
@@ -354,25 +384,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn record_changed_during_its_first_load_is_not_fresh() {
         // A change event for an uncached key makes a load that began earlier stale.
-        let (cache, freshness) = (cache(10), Freshness::new(Duration::from_secs(9)));
+        let cache = cache(10);
+        let freshness = cache.freshness();
         freshness.renew(Instant::now());
         let asked = freshness.stamp_now();
         tokio::time::advance(Duration::from_millis(1)).await;
         cache.invalidate(&key(1));
         let entry = cache.insert(&key(1), record(1), asked).unwrap();
-        assert!(!entry.is_fresh(&freshness));
+        assert!(!entry.is_fresh(freshness));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(
             cache
                 .insert(&key(2), record(1), freshness.stamp_now())
                 .unwrap()
-                .is_fresh(&freshness)
+                .is_fresh(freshness)
         );
         assert!(
             cache
                 .insert(&key(1), record(1), freshness.stamp_now())
                 .unwrap()
-                .is_fresh(&freshness)
+                .is_fresh(freshness)
         );
     }
 

@@ -27,8 +27,7 @@ use crate::core::Principal;
 use crate::mcp::revision::Revision;
 use crate::session::client_capabilities::ClientCapabilities;
 use crate::session::id::signing_keys::SigningKeys;
-use crate::session::record::{NewRecord, PrincipalTag, RecordKey};
-use crate::session::store::{Incarnation, SessionLife};
+use crate::session::record::{Incarnation, NewRecord, PrincipalTag, RecordKey, SessionLife};
 
 /// Version prefix of the layout.
 const PREFIX: &str = "v1.";
@@ -54,7 +53,7 @@ pub(in crate::session) struct SessionId {
 }
 
 impl SessionId {
-    /// Incarnation and absolute deadline.
+    /// Incarnation and absolute deadline of the session that the id names.
     pub(in crate::session) fn life(&self) -> SessionLife {
         SessionLife {
             incarnation: self.incarnation,

@@ -94,7 +94,7 @@ impl SigningKeys {
         Arc::clone(&self.slots.load().current)
     }
 
-    /// All keys in use.
+    /// All keys whose ids are accepted.
     pub fn all(&self) -> impl Iterator<Item = Arc<SessionKey>> + use<> {
         self.slots.load().all().into_iter()
     }

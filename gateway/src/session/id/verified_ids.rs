@@ -16,7 +16,7 @@ use crate::session::id::signing_keys::SigningKeys;
 /// Maximum number of ids per generation; there are two. An entry takes about 300 bytes.
 const GENERATION: usize = 2048;
 
-/// The verified ids.
+/// Ids whose signature was verified recently.
 #[derive(Debug, Default)]
 pub(in crate::session) struct VerifiedIds {
     generations: Mutex<Generations>,
@@ -116,8 +116,8 @@ mod tests {
     use super::*;
     use crate::mcp::revision::Revision;
     use crate::session::client_capabilities::ClientCapabilities;
+    use crate::session::record::Incarnation;
     use crate::session::record::{PrincipalTag, RecordKey};
-    use crate::session::store::Incarnation;
 
     fn id(number: u32) -> SessionId {
         SessionId {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::session::cache::freshness::Freshness;
 use crate::session::id::SessionId;
-use crate::session::store::{LOST_WITHIN, StoreError};
-use crate::session::sweeper::AFTER_OUTAGE;
+use crate::session::recovery::outage::AFTER_OUTAGE;
+use crate::session::store::{MAX_RESTORE_DELAY, StoreError};
 
 /// Pause before the record is read again.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -27,7 +27,7 @@ pub(in crate::session) struct FailoverWait {
     /// When the session was created, by the store's clock.
     created: u32,
     /// Age from which on a missing record means that the session has ended.
-    lost_within: Duration,
+    max_age: Duration,
     was_missing: bool,
 }
 
@@ -36,7 +36,7 @@ impl FailoverWait {
     pub(in crate::session) fn new(id: &SessionId, ttl: Duration) -> Self {
         Self {
             created: id.created,
-            lost_within: LOST_WITHIN.min(ttl),
+            max_age: MAX_RESTORE_DELAY.min(ttl),
             was_missing: false,
         }
     }
@@ -46,7 +46,7 @@ impl FailoverWait {
     pub(in crate::session) fn next_pause(&mut self, now: u32, freshness: &Freshness) -> Option<Duration> {
         let age = Duration::from_secs(u64::from(now.saturating_sub(self.created)));
         let is_again = std::mem::replace(&mut self.was_missing, true);
-        let is_over = age >= self.lost_within || (is_again && freshness.is_subscribed_for(AFTER_OUTAGE));
+        let is_over = age >= self.max_age || (is_again && freshness.is_subscribed_for(AFTER_OUTAGE));
         (!is_over).then_some(RETRY_PAUSE)
     }
 
@@ -67,8 +67,8 @@ mod tests {
     use super::*;
     use crate::mcp::revision::Revision;
     use crate::session::client_capabilities::ClientCapabilities;
+    use crate::session::record::Incarnation;
     use crate::session::record::{PrincipalTag, RecordKey};
-    use crate::session::store::Incarnation;
 
     const CREATED: u32 = 1_800_000_000;
     const TTL: Duration = Duration::from_secs(30 * 60);
@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn old_session_has_ended() {
         let freshness = Freshness::new(Duration::from_secs(2));
-        let lost_within = u32::try_from(LOST_WITHIN.as_secs()).unwrap();
-        assert_eq!(vanished(TTL).next_pause(CREATED + lost_within, &freshness), None);
+        let max_age = u32::try_from(MAX_RESTORE_DELAY.as_secs()).unwrap();
+        assert_eq!(vanished(TTL).next_pause(CREATED + max_age, &freshness), None);
         assert_eq!(
             vanished(Duration::from_secs(2)).next_pause(CREATED + 2, &freshness),
             None

@@ -10,8 +10,8 @@
 //! are written again, so that no replica recovers a terminated session.
 //!
 //! **The last writes are gone** (failover to an asynchronous replica). The incarnation stays. So after each
-//! interruption of the subscription, sessions that this process created, changed or terminated within [`RECENT`]
-//! before it are written or terminated again. After a longer interruption tombstones may have expired, so no record
+//! interruption of the subscription, sessions that this process created, changed or terminated within
+//! [`MAX_LOST_WRITE_AGE`] before it are written or terminated again. After a longer interruption tombstones may have expired, so no record
 //! is created again, and only existing records are completed: bindings by their generation, client settings by the
 //! record's version. A record that is read and lacks what this process has cached is completed before use, so that no
 //! second upstream session is opened.
@@ -25,24 +25,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt as _};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::session::Sessions;
-use crate::session::cache::CachedSession;
+use crate::runtime::tasks::Tasks;
+use crate::session::SessionError;
 use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::cache::freshness::{CaughtUp, ReadStamp};
+use crate::session::cache::{CachedSession, SessionCache};
 use crate::session::id::SessionId;
-use crate::session::lookup::LookupOutcome;
+use crate::session::local_sessions::LocalSessions;
 use crate::session::record::{Record, RecordKey};
 use crate::session::recovery::failover_wait::FailoverWait;
-use crate::session::recovery::outage::StoreOperation;
-use crate::session::recovery::recent_writes::RECENT;
+use crate::session::recovery::observed_store::ObservedStore;
+use crate::session::recovery::pending_terminations::PendingTerminations;
+use crate::session::recovery::recent_writes::{MAX_LOST_WRITE_AGE, RecentWrites};
 use crate::session::store::{
-    Incarnation, LoadOutcome, REMEMBERED, RecoverOutcome, RestoreReason, SETTLE, SessionLife, StoreError,
+    Incarnation, LoadOutcome, RESTORE_WINDOW, RecoverOutcome, RestoreReason, SessionLife, StoreError,
+    StreamClaim, TOMBSTONE_LIFETIME,
 };
+use crate::session::teardown::SessionTeardown;
+use crate::telemetry::Metrics;
 
 /// Maximum number of concurrent writes.
 const MAX_CONCURRENT_WRITES: usize = 32;
+/// Maximum number of concurrent reads.
+const MAX_CONCURRENT_READS: usize = 32;
 /// Pause before the incarnation is read again after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Pause before failed terminations are tried again.
@@ -57,7 +65,80 @@ enum MissingRecord {
     Ended,
 }
 
-impl Sessions {
+/// Outcome of reading a session's record: `None` if the session is not alive.
+pub(in crate::session) type LookupOutcome = Result<Option<Arc<CacheEntry>>, StoreError>;
+
+/// Reads session records, and restores those that the store has lost. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub(in crate::session) struct Recovery {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<ObservedStore>,
+    local: LocalSessions,
+    teardown: SessionTeardown,
+    /// The idle lifetime of sessions.
+    idle: Duration,
+    recent_writes: RecentWrites,
+    /// Notifies the persisted catalog that the store lost its data.
+    data_lost: Notify,
+    tasks: Tasks,
+    metrics: Metrics,
+}
+
+impl Inner {
+    fn cache(&self) -> &SessionCache {
+        &self.local.cache
+    }
+}
+
+impl Recovery {
+    pub(in crate::session) fn new(
+        store: Arc<ObservedStore>,
+        local: LocalSessions,
+        teardown: SessionTeardown,
+        idle: Duration,
+        tasks: Tasks,
+        metrics: Metrics,
+    ) -> Self {
+        let inner = Inner {
+            store,
+            local,
+            teardown,
+            idle,
+            recent_writes: RecentWrites::default(),
+            data_lost: Notify::new(),
+            tasks,
+            metrics,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Records that this process wrote the record of `key`. After a failover the write is repeated.
+    pub(in crate::session) fn note_write(&self, key: RecordKey) {
+        self.inner.recent_writes.note(key);
+    }
+
+    /// Completes when the store has lost its data.
+    pub(in crate::session) async fn data_lost(&self) {
+        self.inner.data_lost.notified().await;
+    }
+
+    /// Reads the record of `key` into the cache, and restores it if it was lost. `id` is the session id, if a request
+    /// named it.
+    pub(in crate::session) async fn load(&self, key: &RecordKey, id: Option<&SessionId>) -> LookupOutcome {
+        let inner = &*self.inner;
+        let stamp = inner.cache().stamp_now();
+        match inner.store.load(key).await? {
+            LoadOutcome::Found(record) => self.accept_loaded(key, record, stamp).await,
+            LoadOutcome::Gone => self.resolve_missing(key, id).await,
+        }
+    }
+
     /// Handles a missing record: restores the session if the record was lost. `id` is the session id, if a request
     /// named it.
     pub(in crate::session) async fn resolve_missing(
@@ -66,13 +147,13 @@ impl Sessions {
         id: Option<&SessionId>,
     ) -> LookupOutcome {
         let inner = &*self.inner;
-        let mut stamp = inner.freshness.stamp_now();
-        let outcome = match (inner.cache.get(key), id) {
+        let mut stamp = inner.cache().stamp_now();
+        let outcome = match (inner.cache().get(key), id) {
             (CachedSession::Terminated, _) | (CachedSession::Unknown, None) => RecoverOutcome::Gone,
             (CachedSession::Entry(entry), _) => match self.confirm_missing(key, &entry).await? {
                 MissingRecord::Found(record) => RecoverOutcome::Found(record),
                 MissingRecord::Missing(missing) => {
-                    stamp = inner.freshness.stamp_now();
+                    stamp = inner.cache().stamp_now();
                     let outcome = self.write_back(key, &entry, missing).await?;
                     if matches!(outcome, RecoverOutcome::Found(_)) {
                         inner.metrics.recovered();
@@ -84,9 +165,9 @@ impl Sessions {
             (CachedSession::Unknown, Some(id)) => self.recover(id).await?,
         };
         match outcome {
-            RecoverOutcome::Found(record) => Ok(inner.cache.insert(key, record, stamp)),
+            RecoverOutcome::Found(record) => Ok(inner.cache().insert(key, record, stamp)),
             RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. } => {
-                self.drop_session(key);
+                inner.teardown.drop_session(key);
                 Ok(None)
             }
         }
@@ -104,14 +185,12 @@ impl Sessions {
     ) -> Result<MissingRecord, StoreError> {
         let inner = &*self.inner;
         let seen_in = entry.seen_in();
-        if let LoadOutcome::Found(record) =
-            self.observed(StoreOperation::Load, inner.store.load(key).await)?
-        {
+        if let LoadOutcome::Found(record) = inner.store.load(key).await? {
             return Ok(MissingRecord::Found(record));
         }
-        let incarnation = self.observed(StoreOperation::Incarnation, inner.store.incarnation().await)?;
+        let incarnation = inner.store.incarnation().await?;
         self.record_incarnation(incarnation);
-        let missing = entry.restore_reason(seen_in, incarnation, inner.settings.lifetimes.idle);
+        let missing = entry.restore_reason(seen_in, incarnation, inner.idle);
         Ok(missing.map_or(MissingRecord::Ended, MissingRecord::Missing))
     }
 
@@ -119,17 +198,16 @@ impl Sessions {
     async fn recover(&self, id: &SessionId) -> Result<RecoverOutcome, StoreError> {
         let inner = &*self.inner;
         let (life, new) = (id.life(), id.record());
-        let mut failover_wait = FailoverWait::new(id, inner.settings.lifetimes.idle);
+        let mut failover_wait = FailoverWait::new(id, inner.idle);
         for _ in 0..MAX_WAITS {
-            match self.observed(
-                StoreOperation::Recover,
-                inner.store.recover(&id.key, life, &new).await,
-            )? {
-                RecoverOutcome::Wait(wait) => tokio::time::sleep(wait.min(SETTLE)).await,
-                RecoverOutcome::Vanished { now } => match failover_wait.next_pause(now, &inner.freshness) {
-                    Some(wait) => tokio::time::sleep(wait).await,
-                    None => return Ok(RecoverOutcome::Gone),
-                },
+            match inner.store.recover(&id.key, life, &new).await? {
+                RecoverOutcome::Wait(wait) => tokio::time::sleep(wait.min(RESTORE_WINDOW)).await,
+                RecoverOutcome::Vanished { now } => {
+                    match failover_wait.next_pause(now, inner.cache().freshness()) {
+                        Some(wait) => tokio::time::sleep(wait).await,
+                        None => return Ok(RecoverOutcome::Gone),
+                    }
+                }
                 RecoverOutcome::Found(record) => {
                     inner.metrics.recovered();
                     tracing::info!(key = ?id.key, "recovered a lost session");
@@ -148,8 +226,7 @@ impl Sessions {
         missing: RestoreReason,
     ) -> Result<RecoverOutcome, StoreError> {
         let record = Arc::clone(&entry.record());
-        let restored = self.inner.store.restore(key, &record, missing).await;
-        self.observed(StoreOperation::Restore, restored)
+        self.inner.store.restore(key, &record, missing).await
     }
 
     /// Completes `record`, which was read at `stamp`, if the store has lost writes that are cached here.
@@ -159,7 +236,7 @@ impl Sessions {
         record: &Record,
         stamp: ReadStamp,
     ) -> Result<Option<RecoverOutcome>, StoreError> {
-        match self.inner.cache.peek(key) {
+        match self.inner.cache().peek(key) {
             Some(entry) if entry.is_ahead_of(record, stamp) => self
                 .write_back(key, &entry, RestoreReason::Expired)
                 .await
@@ -175,10 +252,10 @@ impl Sessions {
         record: Record,
         stamp: ReadStamp,
     ) -> LookupOutcome {
-        let again = self.inner.freshness.stamp_now();
+        let again = self.inner.cache().stamp_now();
         match self.complete_record(key, &record, stamp).await? {
-            None => Ok(self.inner.cache.insert(key, record, stamp)),
-            Some(RecoverOutcome::Found(record)) => Ok(self.inner.cache.insert(key, record, again)),
+            None => Ok(self.inner.cache().insert(key, record, stamp)),
+            Some(RecoverOutcome::Found(record)) => Ok(self.inner.cache().insert(key, record, again)),
             Some(RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. }) => {
                 self.resolve_missing(key, None).await
             }
@@ -188,20 +265,26 @@ impl Sessions {
     /// Records the incarnation of the store's data. If it is new, all cached records and tombstones are written back
     /// in the background.
     pub(in crate::session) fn record_incarnation(&self, incarnation: Incarnation) {
-        if self.inner.freshness.record_incarnation(incarnation).is_none() {
+        if self
+            .inner
+            .cache()
+            .freshness()
+            .record_incarnation(incarnation)
+            .is_none()
+        {
             return;
         }
         tracing::warn!("session store lost its data; restoring cached sessions");
         self.inner.data_lost.notify_one();
-        let sessions = self.clone();
+        let recovery = self.clone();
         self.inner.tasks.spawn_until_idle(async move {
-            let idle = sessions.inner.settings.lifetimes.idle;
-            let entries = sessions.inner.cache.entries();
+            let idle = recovery.inner.idle;
+            let entries = recovery.inner.cache().entries();
             let alive = entries.into_iter().filter(|(_, entry)| entry.is_alive(idle));
-            let ended = sessions.inner.cache.tombstones(None);
+            let ended = recovery.inner.cache().tombstones(None);
             tokio::join!(
-                sessions.write_back_all(alive.collect(), RestoreReason::Lost),
-                sessions.rewrite_tombstones(ended)
+                recovery.write_back_all(alive.collect(), RestoreReason::Lost),
+                recovery.rewrite_tombstones(ended)
             );
         });
     }
@@ -209,7 +292,7 @@ impl Sessions {
     /// Repairs what a failover may have lost, after the subscription is restored.
     pub(in crate::session) async fn repair_after_interruption(&self, caught_up: CaughtUp) {
         let incarnation = loop {
-            match self.observed(StoreOperation::Incarnation, self.inner.store.incarnation().await) {
+            match self.inner.store.incarnation().await {
                 Ok(incarnation) => break incarnation,
                 // Events have their own connection, which may be restored before the other one.
                 Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
@@ -217,15 +300,20 @@ impl Sessions {
         };
         self.record_incarnation(incarnation);
         let Some(since) = caught_up.since else { return };
-        let recent = since.checked_sub(RECENT).unwrap_or(since);
+        let recent = since.checked_sub(MAX_LOST_WRITE_AGE).unwrap_or(since);
         // After a longer interruption tombstones may have expired, so records must not be created again.
-        let missing = if since.elapsed() + RECENT < REMEMBERED {
+        let missing = if since.elapsed() + MAX_LOST_WRITE_AGE < TOMBSTONE_LIFETIME {
             RestoreReason::Lost
         } else {
             RestoreReason::Expired
         };
-        let cache = &self.inner.cache;
-        let idle = self.inner.settings.lifetimes.idle;
+        let LocalSessions {
+            cache,
+            streams,
+            in_flight,
+            pending_touches,
+        } = &self.inner.local;
+        let idle = self.inner.idle;
         let written = self.inner.recent_writes.since(recent);
         let entries = written.into_iter().filter_map(|key| match cache.get(&key) {
             CachedSession::Entry(entry) if entry.is_alive(idle) => Some((key, entry)),
@@ -239,17 +327,11 @@ impl Sessions {
         // By the clock of a promoted server, sessions in use may have expired.
         for (key, entry) in cache.entries() {
             if entry.was_used_within(idle) && entry.begin_touch() {
-                self.inner.pending_touches.add(key);
+                pending_touches.add(key);
             }
         }
         // Sessions that only hold a stream, or wait for a response, send no request that would reload the record.
-        let waiting = self
-            .inner
-            .streams
-            .keys()
-            .into_iter()
-            .chain(self.inner.in_flight.keys());
-        let waiting: HashSet<RecordKey> = waiting.collect();
+        let waiting: HashSet<RecordKey> = streams.keys().into_iter().chain(in_flight.keys()).collect();
         let reloads = waiting
             .into_iter()
             .map(|key| async move { self.reload_session(&key).await });
@@ -261,11 +343,11 @@ impl Sessions {
 
     async fn write_back_all(&self, entries: Vec<(RecordKey, Arc<CacheEntry>)>, missing: RestoreReason) {
         let writing = entries.into_iter().map(|(key, entry)| async move {
-            let stamp = self.inner.freshness.stamp_now();
+            let stamp = self.inner.cache().stamp_now();
             match self.write_back(&key, &entry, missing).await {
                 Ok(RecoverOutcome::Found(record)) => {
                     self.inner.metrics.recovered();
-                    self.inner.cache.insert(&key, record, stamp);
+                    self.inner.cache().insert(&key, record, stamp);
                 }
                 // The session was terminated. The next lookup finds that out.
                 Ok(RecoverOutcome::Gone | RecoverOutcome::Wait(_) | RecoverOutcome::Vanished { .. }) => {
@@ -288,12 +370,12 @@ impl Sessions {
         if left.is_empty() {
             return;
         }
-        let sessions = self.clone();
+        let recovery = self.clone();
         self.inner.tasks.spawn_until_idle(async move {
-            let (mut left, until) = (left, Instant::now() + REMEMBERED);
+            let (mut left, until) = (left, Instant::now() + TOMBSTONE_LIFETIME);
             while !left.is_empty() && Instant::now() < until {
                 tokio::time::sleep(TERMINATE_RETRY_PAUSE).await;
-                left = sessions.write_tombstones(left).await;
+                left = recovery.write_tombstones(left).await;
             }
         });
     }
@@ -302,7 +384,6 @@ impl Sessions {
     async fn write_tombstones(&self, ended: Vec<(RecordKey, SessionLife)>) -> Vec<(RecordKey, SessionLife)> {
         let terminating = ended.into_iter().map(|(key, life)| async move {
             let outcome = self.inner.store.terminate(&key, life).await;
-            let outcome = self.observed(StoreOperation::Terminate, outcome);
             outcome
                 .is_err_and(|unavailable| !unavailable.is_corrupt_record())
                 .then_some((key, life))
@@ -312,5 +393,62 @@ impl Sessions {
             .filter_map(|left| async move { left })
             .collect()
             .await
+    }
+
+    /// Reloads a session that has an open stream or a running request.
+    pub(in crate::session) async fn reload_session(&self, key: &RecordKey) {
+        let inner = &*self.inner;
+        match self.load(key, None).await {
+            Ok(Some(_)) => {
+                inner.local.streams.changed(key);
+                if inner.local.streams.is_unclaimed(key) {
+                    // If this claim fails, the next one follows after the next interruption.
+                    drop(self.claim_stream(key).await);
+                }
+            }
+            Ok(None) => inner.teardown.drop_session(key),
+            // An unavailable store ends no session.
+            Err(_) => {}
+        }
+    }
+
+    /// Claims the session's stream for this process in the store and returns the claim's number.
+    pub(in crate::session) async fn claim_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
+        let inner = &*self.inner;
+        let mut owned = inner.store.claim_stream(key).await?;
+        if owned == StreamClaim::Gone && self.resolve_missing(key, None).await?.is_some() {
+            owned = inner.store.claim_stream(key).await?;
+        }
+        match owned {
+            StreamClaim::Owned(number) => {
+                inner.local.streams.set_claim(key, number);
+                Ok(number)
+            }
+            StreamClaim::Gone => Err(SessionError::NotFound),
+        }
+    }
+
+    /// Reads the sessions of pending terminations to learn their outcome.
+    pub(in crate::session) async fn settle_pending_terminations(&self, terminations: &PendingTerminations) {
+        let inner = &*self.inner;
+        let settling = terminations.unasked().into_iter().map(|key| async move {
+            if inner.store.outage().current().is_some() {
+                return;
+            }
+            match inner.store.load(&key).await {
+                Ok(LoadOutcome::Found(_)) => terminations.mark_alive(&key),
+                Ok(LoadOutcome::Gone) => match self.resolve_missing(&key, None).await {
+                    Ok(Some(_)) => terminations.mark_alive(&key),
+                    Ok(None) => inner.teardown.delete_upstreams_of_terminated(&key),
+                    Err(_) => {}
+                },
+                Err(error) if error.is_corrupt_record() => terminations.mark_alive(&key),
+                Err(_) => {}
+            }
+        });
+        stream::iter(settling)
+            .buffer_unordered(MAX_CONCURRENT_READS)
+            .collect::<()>()
+            .await;
     }
 }

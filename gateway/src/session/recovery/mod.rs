@@ -3,6 +3,7 @@
 
 pub(super) mod failover_wait;
 pub(super) mod lost_data;
+pub(super) mod observed_store;
 pub(super) mod outage;
 pub(super) mod pending_terminations;
 pub(super) mod recent_writes;

@@ -19,12 +19,15 @@ use crate::session::store::StoreError;
 
 /// Time for which reads must fail before the outage is confirmed. A single late response is no outage.
 const CONFIRMED_AFTER: Duration = Duration::from_secs(1);
+/// Time after an outage or failover for replicas to write back what they know, and to move the deadlines of sessions that
+/// they served meanwhile. The clock of a promoted server may be ahead.
+pub(in crate::session) const AFTER_OUTAGE: Duration = Duration::from_secs(5);
 /// Minimum interval between log messages about outages.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// Number of kinds.
+/// Number of kinds of operations.
 const OPERATIONS: usize = 13;
 
-/// Kinds of store operations.
+/// Kinds of store operations whose failures count separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::session) enum StoreOperation {
     Load,
@@ -91,7 +94,7 @@ pub(in crate::session) struct Outage {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The failing kinds.
+    /// The failing kinds, by the number of the kind.
     failing: [Option<FailingOperation>; OPERATIONS],
     /// When an operation that keeps sessions alive last failed.
     not_kept_alive: Option<Instant>,
@@ -108,10 +111,10 @@ struct FailingOperation {
     is_refused: bool,
 }
 
-/// Description of an outage.
+/// What fails in an outage, and since when.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct StoreFailure {
-    /// Start of the outage.
+    /// When the first of the failing operations began to fail.
     pub(in crate::session) since: Instant,
     /// Since when reads fail, if they do.
     pub(in crate::session) reads: Option<Instant>,
@@ -131,7 +134,7 @@ pub(in crate::session) enum OutageChange {
 }
 
 impl Outage {
-    /// Records a failed operation.
+    /// Records a failed operation, and reports whether an outage begins.
     pub(in crate::session) fn record_failure(
         &self,
         operation: StoreOperation,
@@ -159,7 +162,7 @@ impl Outage {
         OutageChange::Changed { log: state.is_logged }
     }
 
-    /// Records a successful operation.
+    /// Records a successful operation, and reports whether the outage ends.
     pub(in crate::session) fn record_success(&self, operation: StoreOperation) -> OutageChange {
         if !self.is_down() {
             return OutageChange::None;

@@ -10,21 +10,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt as _};
 use tokio::time::Instant;
 
-use super::outage::StoreOperation;
 use crate::backend::{Backend, UpstreamSession};
-use crate::session::Sessions;
 use crate::session::record::RecordKey;
-use crate::session::store::LoadOutcome;
 
 /// Maximum number of pending terminations. Upstream sessions of further ones are left to their backends.
 const MAX_PENDING: usize = 4096;
 /// Time for which a termination stays pending after the session was found alive.
 const RETENTION: Duration = Duration::from_secs(60);
-/// Maximum number of concurrent reads.
-const MAX_CONCURRENT_READS: usize = 32;
 
 /// Upstream sessions of client sessions that may have ended. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
@@ -70,7 +64,7 @@ impl PendingTerminations {
     }
 
     /// Sessions about which the store has not been asked.
-    fn unasked(&self) -> Vec<RecordKey> {
+    pub(super) fn unasked(&self) -> Vec<RecordKey> {
         let pending = self.lock();
         let unasked = pending
             .iter()
@@ -78,7 +72,7 @@ impl PendingTerminations {
         unasked.map(|(key, _)| *key).collect()
     }
 
-    fn mark_alive(&self, key: &RecordKey) {
+    pub(super) fn mark_alive(&self, key: &RecordKey) {
         if let Some(termination) = self.lock().get_mut(key) {
             termination.asked = Some(Instant::now());
         }
@@ -86,38 +80,5 @@ impl PendingTerminations {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<RecordKey, PendingTermination>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Sessions {
-    /// Reads the sessions of pending terminations to learn their outcome.
-    pub(in crate::session) async fn settle_pending_terminations(&self) {
-        let keys = self.inner.pending_terminations.unasked();
-        let settling = keys.into_iter().map(|key| async move {
-            if self.inner.outage.current().is_some() {
-                return;
-            }
-            match self.observed(StoreOperation::Load, self.inner.store.load(&key).await) {
-                Ok(LoadOutcome::Found(_)) => self.inner.pending_terminations.mark_alive(&key),
-                Ok(LoadOutcome::Gone) => match self.resolve_missing(&key, None).await {
-                    Ok(Some(_)) => self.inner.pending_terminations.mark_alive(&key),
-                    Ok(None) => self.delete_upstreams_of_terminated(&key),
-                    Err(_) => {}
-                },
-                Err(error) if error.is_corrupt_record() => self.inner.pending_terminations.mark_alive(&key),
-                Err(_) => {}
-            }
-        });
-        stream::iter(settling)
-            .buffer_unordered(MAX_CONCURRENT_READS)
-            .collect::<()>()
-            .await;
-    }
-
-    /// Deletes the upstream sessions of `key` after its termination is confirmed.
-    pub(in crate::session) fn delete_upstreams_of_terminated(&self, key: &RecordKey) {
-        for (backend, upstream) in self.inner.pending_terminations.take(key) {
-            self.delete_upstream(backend, upstream);
-        }
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::session::record::RecordKey;
-use crate::session::store::REMEMBERED;
+use crate::session::store::TOMBSTONE_LIFETIME;
 
 /// Age of the oldest writes that a failover may lose.
-pub(in crate::session) const RECENT: Duration = Duration::from_secs(60);
+pub(in crate::session) const MAX_LOST_WRITE_AGE: Duration = Duration::from_secs(60);
 /// Maximum number of sessions. The ones with the oldest writes are dropped first.
 const MAX_SESSIONS: usize = 16 * 1024;
 
@@ -40,7 +40,7 @@ impl State {
 
     fn is_oldest_outdated(&self, now: Instant) -> bool {
         let oldest = self.writes.first_key_value();
-        oldest.is_some_and(|(_, (at, _))| *at + RECENT + REMEMBERED < now)
+        oldest.is_some_and(|(_, (at, _))| *at + MAX_LOST_WRITE_AGE + TOMBSTONE_LIFETIME < now)
     }
 }
 
@@ -83,11 +83,11 @@ mod tests {
         let writes = RecentWrites::default();
         let began = Instant::now();
         writes.note(key(1));
-        tokio::time::advance(RECENT).await;
+        tokio::time::advance(MAX_LOST_WRITE_AGE).await;
         writes.note(key(2));
         assert_eq!(writes.since(began).len(), 2);
         assert_eq!(writes.since(Instant::now()), HashSet::from([key(2)]));
-        tokio::time::advance(REMEMBERED + Duration::from_secs(1)).await;
+        tokio::time::advance(TOMBSTONE_LIFETIME + Duration::from_secs(1)).await;
         writes.note(key(3));
         assert_eq!(writes.since(began).len(), 2);
     }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(writes.since(began), HashSet::from([key(1), key(2)]));
         assert_eq!(writes.state.lock().unwrap().writes.len(), 2);
         // The last write counts.
-        tokio::time::advance(RECENT).await;
+        tokio::time::advance(MAX_LOST_WRITE_AGE).await;
         writes.note(key(1));
         assert_eq!(writes.since(Instant::now()), HashSet::from([key(1)]));
     }

@@ -16,9 +16,9 @@ use super::{
 };
 use crate::config::SessionLimits;
 use crate::runtime::clock;
-use crate::session::cache::key_map::KeyMap;
+use crate::session::record::bindings::Bindings;
+use crate::session::record::key_map::KeyMap;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
-use crate::session::upstream::bindings::Bindings;
 
 /// Number of creations between two searches for expired records. A search visits every record, so its cost per
 /// creation is the number of live records divided by this.

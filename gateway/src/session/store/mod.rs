@@ -4,6 +4,13 @@
 //! is [`StoreError`]. *Gone* and *unavailable* must never be confused: the first becomes 404, and the client starts
 //! over; the second becomes 503, and the client waits.
 //!
+//! States of a record, as in the diagram in `docs/architecture/sessions.md`:
+//! - *alive*: the record exists, and neither deadline has passed.
+//! - *terminated*: deleted by [`SessionStore::terminate`], which leaves a tombstone.
+//! - *expired*: its idle deadline has passed. The record exists until a sweeper has deleted its upstream sessions.
+//! - *lost*: missing, because the store has lost its data or its last writes.
+//! - *removed*: deleted after it had expired, or lost until its absolute deadline.
+//!
 //! Invariant: every change checks first that the record is alive, so no change resurrects a session. Only
 //! [`SessionStore::restore`] and [`SessionStore::recover`] write a record where none is alive. Both check for the
 //! tombstone that [`SessionStore::terminate`] leaves, and `recover` acts only if the store has lost its data since
@@ -22,20 +29,8 @@ use futures::stream::BoxStream;
 use tokio::time::Instant;
 
 use super::record::{Binding, NewRecord, Record, RecordKey};
+pub use super::record::{Incarnation, SessionLife};
 use crate::config::SessionLimits;
-
-/// Incarnation: one life of the store's data, from empty to empty. A new one means that the data was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Incarnation(pub [u8; 8]);
-
-/// Incarnation and absolute deadline of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SessionLife {
-    /// The incarnation of the store's data in which the session id was created.
-    pub incarnation: Incarnation,
-    /// Absolute deadline in seconds since 1970, by the store's clock.
-    pub end: u32,
-}
 
 /// Names a process among those that share a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,16 +39,16 @@ pub struct ProcessId(pub [u8; 8]);
 /// Time for which a process keeps a block of request ids that it does not claim again.
 pub const ID_BLOCK_LEASE: Duration = Duration::from_secs(60 * 60);
 /// Time after a loss of data in which replicas restore cached records, before a session is recovered from its id
-/// alone.
-pub const SETTLE: Duration = Duration::from_secs(1);
+/// alone. Replicas with more knowledge come first.
+pub const RESTORE_WINDOW: Duration = Duration::from_secs(1);
 /// Lifetime of a tombstone while the store keeps its data.
-pub const REMEMBERED: Duration = Duration::from_secs(5 * 60);
+pub const TOMBSTONE_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Maximum time from the creation of a session until its record, lost in a failover, is written back: one minute of
 /// lost writes, and one minute until another server is promoted.
-pub const LOST_WITHIN: Duration = Duration::from_secs(2 * 60);
+pub const MAX_RESTORE_DELAY: Duration = Duration::from_secs(2 * 60);
 
 /// Lifetime of the persisted catalog in the store when no process renews it.
-pub const OFFERS_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub const PERSISTED_CATALOG_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Error of a store operation. It never means that a record is gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -190,7 +185,7 @@ pub enum StoreEvent {
     Records(Vec<(RecordKey, Record)>),
     /// The record was changed, but the event does not contain it: it is too large, or of a newer format.
     Changed(RecordKey),
-    /// The session was terminated.
+    /// The session was terminated by any process.
     Terminated(RecordKey, SessionLife),
     /// The session's GET stream was claimed.
     StreamOwner {
@@ -320,7 +315,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<StreamClaim, StoreError>>;
 
     /// Deletes the record under `key` and leaves a tombstone. It lives for the rest of `life` if the store has lost
-    /// its data since the id was created, otherwise for [`REMEMBERED`].
+    /// its data since the id was created, otherwise for [`TOMBSTONE_LIFETIME`].
     fn terminate<'a>(
         &'a self,
         key: &'a RecordKey,
@@ -336,7 +331,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<RecoverOutcome, StoreError>>;
 
     /// Writes `record` back under `key` if no record is alive and there is no tombstone. While the store keeps its
-    /// data, tombstones live for [`REMEMBERED`]; a replica that was cut off for longer must not pass
+    /// data, tombstones live for [`TOMBSTONE_LIFETIME`]; a replica that was cut off for longer must not pass
     /// [`RestoreReason::Lost`].
     fn restore<'a>(
         &'a self,
@@ -363,7 +358,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     fn offers(&self) -> BoxFuture<'_, Result<StoredOffers, StoreError>>;
 
     /// Saves `offer`, the lists of `backend`, for processes that start; `None` removes them. They live for
-    /// [`OFFERS_KEPT`].
+    /// [`PERSISTED_CATALOG_LIFETIME`].
     fn keep_offer<'a>(
         &'a self,
         backend: &'a str,
@@ -373,7 +368,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
     /// The session that any process last saved by [`Self::keep_shared_session`].
     fn shared_session<'a>(&'a self, backend: &'a str) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
 
-    /// Saves the upstream session that all clients share at `backend`, for [`OFFERS_KEPT`].
+    /// Saves the upstream session that all clients share at `backend`, for [`PERSISTED_CATALOG_LIFETIME`].
     fn keep_shared_session<'a>(
         &'a self,
         backend: &'a str,

@@ -3,24 +3,24 @@
 //! The gateway listens only while the client does, and only to bound backends. The client's reads drive it: no event
 //! is read from a backend before the client can take it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
 
 use crate::backend::{Backend, ClientHeaders, UpstreamSession};
+use crate::config::ServerName;
 use crate::mcp::sse::Event;
+use crate::session::SessionError;
+use crate::session::client_session::ClientSession;
 use crate::session::id::event_id;
 use crate::session::id::event_id::StreamPositions;
-use crate::session::record::RecordKey;
-use crate::session::recovery::outage::StoreOperation;
-use crate::session::store::StreamClaim;
-use crate::session::stream::RegisteredStream;
+use crate::session::recovery::lost_data::Recovery;
+use crate::session::recovery::observed_store::ObservedStore;
 use crate::session::stream::upstream_streams::UpstreamEvent;
-use crate::session::{Session, SessionError, Sessions};
-
-/// Time for which the first call to a backend waits for the backend's stream to open.
-const OPEN_STREAM_TIMEOUT: Duration = Duration::from_secs(1);
+use crate::session::stream::{RegisteredStream, StreamRegistry};
+use crate::session::upstream::ClientUpstreams;
 
 /// Time for the previous owner of the stream to close its upstream streams. Some servers (rmcp) accept a second
 /// stream of one session but stay silent on it, even after the first is closed.
@@ -29,7 +29,9 @@ const TAKEOVER_PAUSE: Duration = Duration::from_millis(200);
 /// An open GET stream of a session.
 #[derive(Debug)]
 pub struct SessionStream {
-    session: Session,
+    server: Arc<ServerName>,
+    client: ClientSession,
+    upstreams: ClientUpstreams,
     /// The headers of the client's GET, which pass through to the backends.
     headers: ClientHeaders,
     slot: RegisteredStream,
@@ -49,19 +51,44 @@ pub struct SessionStreamEvent {
     pub id: Option<String>,
 }
 
-impl Session {
-    /// Opens the session's GET stream, after `positions` if given, and closes the previous one on any replica.
+/// Opens the GET streams of client sessions. A cheap-clone handle.
+#[derive(Clone, Debug)]
+pub(in crate::session) struct StreamOpener {
+    server: Arc<ServerName>,
+    store: Arc<ObservedStore>,
+    streams: StreamRegistry,
+    recovery: Recovery,
+}
+
+impl StreamOpener {
+    pub(in crate::session) fn new(
+        server: ServerName,
+        store: Arc<ObservedStore>,
+        streams: StreamRegistry,
+        recovery: Recovery,
+    ) -> Self {
+        Self {
+            server: Arc::new(server),
+            store,
+            streams,
+            recovery,
+        }
+    }
+
+    /// Opens the GET stream of `client`, after `positions` if given, and closes the previous one on any replica.
     ///
     /// # Errors
     /// The session has ended. An unavailable store is no error: the stream opens without a claim.
-    pub async fn listen(
+    pub(in crate::session) async fn open(
         &self,
+        client: &ClientSession,
+        upstreams: ClientUpstreams,
         positions: Option<StreamPositions>,
         headers: &ClientHeaders,
     ) -> Result<SessionStream, SessionError> {
-        let (slot, mut taken_over) = self.streams().open(self.key, positions.is_none());
+        let (slot, mut taken_over) = self.streams.open(client.key, positions.is_none());
         // The previous owner closes its upstream streams first, because many backends accept one stream per session.
-        match self.claim_stream().await {
+        match self.claim(client).await {
             Ok(number) => {
                 taken_over |= number > 1;
                 if number > 1 {
@@ -71,70 +98,26 @@ impl Session {
             Err(SessionError::Unavailable(_)) => {}
             Err(ended @ SessionError::NotFound) => return Err(ended),
         }
-        slot.with_upstream_streams(|upstreams| {
+        slot.with_upstream_streams(|open| {
             if let Some(positions) = positions {
-                upstreams.positions = positions;
+                open.positions = positions;
             }
-            upstreams.follow_bindings(self, headers);
+            open.follow_bindings(&upstreams, headers);
         });
         Ok(SessionStream {
-            session: self.clone(),
+            server: Arc::clone(&self.server),
+            client: client.clone(),
+            upstreams,
             headers: headers.clone(),
             slot,
             taken_over,
         })
     }
 
-    async fn claim_stream(&self) -> Result<u64, SessionError> {
-        match self.sessions.inner.outage.current() {
+    async fn claim(&self, client: &ClientSession) -> Result<u64, SessionError> {
+        match self.store.outage().current() {
             Some(down) => Err(down.error.clone().into()),
-            None => self.sessions.claim_stream(&self.key).await,
-        }
-    }
-}
-
-impl Sessions {
-    /// Claims the session's stream for this process in the store and returns the claim's number.
-    pub(in crate::session) async fn claim_stream(&self, key: &RecordKey) -> Result<u64, SessionError> {
-        let inner = &*self.inner;
-        let mut owned = self.observed(
-            StoreOperation::ClaimStream,
-            inner.store.claim_stream(key, inner.process_id).await,
-        )?;
-        if owned == StreamClaim::Gone && self.resolve_missing(key, None).await?.is_some() {
-            owned = self.observed(
-                StoreOperation::ClaimStream,
-                inner.store.claim_stream(key, inner.process_id).await,
-            )?;
-        }
-        match owned {
-            StreamClaim::Owned(number) => {
-                inner.streams.set_claim(key, number);
-                Ok(number)
-            }
-            StreamClaim::Gone => Err(SessionError::NotFound),
-        }
-    }
-}
-
-impl Session {
-    /// Opens the stream of a backend that was just bound, if the session's GET stream is open here. This happens
-    /// before the first call, because some backends send messages of that call on the stream and drop them while no
-    /// stream is open.
-    pub(in crate::session) async fn open_upstream_stream(
-        &self,
-        backend: &Backend,
-        upstream: &UpstreamSession,
-    ) {
-        if !self.streams().is_open(&self.key) {
-            return;
-        }
-        let listening = tokio::time::timeout(OPEN_STREAM_TIMEOUT, backend.listen(upstream, None)).await;
-        if let Ok(Ok(events)) = listening {
-            let streams = self.streams();
-            streams.with_upstream_streams(&self.key, |upstreams| {
-                upstreams.adopt(self, backend, upstream, events);
-            });
+            None => self.recovery.claim_stream(&client.key).await,
         }
     }
 }
@@ -149,10 +132,9 @@ impl SessionStream {
     /// Event id of the position at which the stream starts.
     #[must_use]
     pub fn start(&self) -> Option<String> {
+        let signer = self.client.token_signer(&self.server);
         self.slot
-            .with_upstream_streams(|upstreams| {
-                event_id::of_own_stream(&self.session.token_signer(), &upstreams.positions)
-            })
+            .with_upstream_streams(|open| event_id::of_own_stream(&signer, &open.positions))
             .flatten()
     }
 
@@ -174,17 +156,18 @@ impl SessionStream {
             };
             match event {
                 Some(event) => return Some(self.to_session_event(event)),
-                None => drop(self.slot.with_upstream_streams(|upstreams| {
-                    upstreams.follow_bindings(&self.session, &self.headers);
+                None => drop(self.slot.with_upstream_streams(|open| {
+                    open.follow_bindings(&self.upstreams, &self.headers);
                 })),
             }
         }
     }
 
     fn to_session_event(&self, event: UpstreamEvent) -> SessionStreamEvent {
-        let id = self.slot.with_upstream_streams(|upstreams| {
-            let named = upstreams.record_position(&self.session, &event);
-            named.then(|| event_id::of_own_stream(&self.session.token_signer(), &upstreams.positions))
+        let signer = self.client.token_signer(&self.server);
+        let id = self.slot.with_upstream_streams(|open| {
+            let named = open.record_position(&self.upstreams, &event);
+            named.then(|| event_id::of_own_stream(&signer, &open.positions))
         });
         SessionStreamEvent {
             backend: event.backend,

@@ -11,11 +11,11 @@ use crate::backend::{
     Backend, BackendError, ClientHeaders, ListenStream, NoStream, ResponseEvents, UpstreamSession, position,
 };
 use crate::catalog::LISTS_CHANGED;
-use crate::core::{UpstreamError, UpstreamOpener as _};
+use crate::core::UpstreamError;
 use crate::mcp::jsonrpc;
 use crate::mcp::sse::Event;
-use crate::session::Session;
 use crate::session::id::event_id::{StreamPositions, UpstreamPosition};
+use crate::session::id::upstream_tag::UpstreamTag;
 
 /// Minimum interval between reopenings of a lost upstream session that only the stream asks for.
 const REOPEN_INTERVAL: Duration = Duration::from_secs(60);
@@ -24,6 +24,22 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Maximum time for a backend to answer `ping`.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The upstream sessions of one client session, as its streams see them. A cheap-clone handle.
+pub(in crate::session) trait StreamedUpstreams: Clone + Send + Sync + 'static {
+    /// All of the session's own upstream sessions, with the client's headers to send to each.
+    fn bound(&self, headers: &ClientHeaders) -> Vec<(Backend, UpstreamSession)>;
+
+    /// Tag that identifies `upstream` among the session's upstream sessions at `backend`.
+    fn tag(&self, backend: &Backend, upstream: &UpstreamSession) -> Option<UpstreamTag>;
+
+    /// Replaces `lost`, which the backend no longer knows, and lets the session's stream follow the new binding.
+    fn reopen(
+        &self,
+        backend: &Backend,
+        lost: &UpstreamSession,
+    ) -> impl Future<Output = Result<(), UpstreamError>> + Send;
+}
 
 /// An event of a backend, with the upstream session that it belongs to.
 #[derive(Debug)]
@@ -50,9 +66,13 @@ struct OpenStream {
 }
 
 impl UpstreamStreams {
-    /// Opens and closes streams so that they match the bindings of `session`.
-    pub(in crate::session) fn follow_bindings(&mut self, session: &Session, headers: &ClientHeaders) {
-        let bound = session.bound(headers);
+    /// Opens and closes streams so that they match the bindings of the session.
+    pub(in crate::session) fn follow_bindings(
+        &mut self,
+        upstreams: &impl StreamedUpstreams,
+        headers: &ClientHeaders,
+    ) {
+        let bound = upstreams.bound(headers);
         self.open.retain(|name, open| {
             bound
                 .iter()
@@ -65,7 +85,7 @@ impl UpstreamStreams {
                 continue;
             }
             let may_reopen = known.is_none_or(|open| open.since.elapsed() >= REOPEN_INTERVAL);
-            let tag = session.upstream_tag(&backend, &upstream);
+            let tag = upstreams.tag(&backend, &upstream);
             let from = self
                 .positions
                 .get(name)
@@ -75,26 +95,26 @@ impl UpstreamStreams {
                 self.positions.remove(name);
             }
             let listener = ListenStream::new(backend.clone(), upstream.clone(), from);
-            self.listen_to(session, backend, upstream, listener, may_reopen);
+            self.listen_to(upstreams, backend, upstream, listener, may_reopen);
         }
     }
 
-    /// Adopts the open stream `events` of a backend to which `session` was just bound.
+    /// Adopts the open stream `events` of a backend to which the session was just bound.
     pub(in crate::session) fn adopt(
         &mut self,
-        session: &Session,
+        upstreams: &impl StreamedUpstreams,
         backend: &Backend,
         upstream: &UpstreamSession,
         events: ResponseEvents,
     ) {
         self.positions.remove(backend.name().as_str());
         let listener = ListenStream::from_open(backend.clone(), upstream.clone(), events);
-        self.listen_to(session, backend.clone(), upstream.clone(), listener, true);
+        self.listen_to(upstreams, backend.clone(), upstream.clone(), listener, true);
     }
 
     fn listen_to(
         &mut self,
-        session: &Session,
+        upstreams: &impl StreamedUpstreams,
         backend: Backend,
         upstream: UpstreamSession,
         listener: ListenStream,
@@ -115,16 +135,20 @@ impl UpstreamStreams {
             let changes = lists_changed(&backend, &upstream);
             self.events.push(stream::iter(changes).boxed());
         }
-        let events = backend_events(session.clone(), backend, upstream, listener, may_reopen);
+        let events = backend_events(upstreams.clone(), backend, upstream, listener, may_reopen);
         self.events.push(events.take_until(stopped).boxed());
     }
 
     /// Records the event's position. Returns `false` if the event has no id.
-    pub(in crate::session) fn record_position(&mut self, session: &Session, event: &UpstreamEvent) -> bool {
+    pub(in crate::session) fn record_position(
+        &mut self,
+        upstreams: &impl StreamedUpstreams,
+        event: &UpstreamEvent,
+    ) -> bool {
         let Some(event_id) = position(&event.event) else {
             return false;
         };
-        let Some(tag) = session.upstream_tag(&event.backend, &event.upstream) else {
+        let Some(tag) = upstreams.tag(&event.backend, &event.upstream) else {
             return false;
         };
         let name = event.backend.name().as_str().to_owned();
@@ -154,16 +178,16 @@ fn lists_changed(backend: &Backend, upstream: &UpstreamSession) -> Vec<UpstreamE
 
 /// The events of one upstream session. Ends when the backend offers no stream.
 fn backend_events(
-    session: Session,
+    upstreams: impl StreamedUpstreams,
     backend: Backend,
     upstream: UpstreamSession,
     listener: ListenStream,
     may_reopen: bool,
 ) -> BoxStream<'static, UpstreamEvent> {
-    let state = (session, backend, upstream, listener);
+    let state = (upstreams, backend, upstream, listener);
     let events = stream::unfold(
         state,
-        move |(session, backend, upstream, mut listener)| async move {
+        move |(upstreams, backend, upstream, mut listener)| async move {
             match listener.next().await {
                 Ok(event) => {
                     let event = UpstreamEvent {
@@ -171,10 +195,10 @@ fn backend_events(
                         upstream: upstream.clone(),
                         event,
                     };
-                    Some((event, (session, backend, upstream, listener)))
+                    Some((event, (upstreams, backend, upstream, listener)))
                 }
                 Err(NoStream::SessionInDoubt) if may_reopen => {
-                    reopen_if_lost(&session, &backend, &upstream).await;
+                    reopen_if_lost(&upstreams, &backend, &upstream).await;
                     None
                 }
                 Err(NoStream::SessionInDoubt | NoStream::NotOffered) => None,
@@ -186,15 +210,14 @@ fn backend_events(
 
 /// Reopens the upstream session if the backend has lost it, so that a client which only listens keeps receiving
 /// events. The new binding changes the record, and the change opens a stream for it.
-async fn reopen_if_lost(session: &Session, backend: &Backend, upstream: &UpstreamSession) {
+async fn reopen_if_lost(upstreams: &impl StreamedUpstreams, backend: &Backend, upstream: &UpstreamSession) {
     let mut pause = FIRST_PAUSE;
     loop {
         let asking = tokio::time::timeout(PING_TIMEOUT, backend.ping(upstream));
         let answer = asking.await;
         match answer.unwrap_or(Err(BackendError::Deadline(PING_TIMEOUT))) {
-            Err(BackendError::SessionLost) => match session.replace(backend, upstream).await {
-                Ok(_) => return session.streams().changed(&session.key),
-                Err(UpstreamError::Gone) => return,
+            Err(BackendError::SessionLost) => match upstreams.reopen(backend, upstream).await {
+                Ok(()) | Err(UpstreamError::Gone) => return,
                 Err(error) => {
                     tracing::debug!(backend = %backend.name(), %error, "failed to reopen upstream session");
                 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::session::record::RecordKey;
 
-/// The sliding window.
+/// Length of the sliding window in which reopenings count.
 const WINDOW: Duration = Duration::from_secs(60);
 /// Maximum number of reopenings in the window.
 const MAX_REOPENINGS: usize = 3;

@@ -5,36 +5,48 @@
 //! the store names another session than the one in use here, that one is used if it is alive. A late write may name a
 //! lost session; then the session in use is saved again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::{join_all, select_all};
 
 use crate::backend::{Backend, BackendError, SharedSession, random_id_block};
-use crate::session::Sessions;
-use crate::session::recovery::outage::StoreOperation;
+use crate::core::Core;
+use crate::session::recovery::observed_store::ObservedStore;
 use crate::session::store::StoreError;
 
 /// Interval between checks that the store has the session in use.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Pause before a failed store operation is retried.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum time for a backend to answer `ping`.
 const PING_DEADLINE: Duration = Duration::from_secs(5);
 
-impl Sessions {
-    /// Background task: keeps shared sessions in this process and in the store equal. Runs until the process drains.
-    pub(in crate::session) async fn share_upstream_sessions(self) {
-        let mut news = self.inner.core.catalog().any_changes();
+/// Keeps the shared sessions of this process and of the store equal.
+#[derive(Debug)]
+pub(in crate::session) struct SharedSessionSync {
+    store: Arc<ObservedStore>,
+    core: Core,
+}
+
+impl SharedSessionSync {
+    pub(in crate::session) fn new(store: Arc<ObservedStore>, core: Core) -> Self {
+        Self { store, core }
+    }
+
+    /// Background task. Runs until the process drains.
+    pub(in crate::session) async fn run(self) {
+        let mut news = self.core.catalog().any_changes();
         loop {
             news.mark_unchanged();
-            let backends = self.inner.core.catalog().backends();
+            let backends = self.core.catalog().backends();
             let sharing: Vec<_> = backends.into_iter().filter(Backend::shares_session).collect();
             let outcomes = join_all(sharing.iter().map(|backend| self.share_upstream(backend))).await;
             let pause = if outcomes.iter().any(Result::is_err) {
-                ASK_AGAIN
+                RETRY_PAUSE
             } else {
-                LOOK_EVERY
+                CHECK_INTERVAL
             };
             let wanted = sharing
                 .iter()
@@ -55,17 +67,16 @@ impl Sessions {
     }
 
     async fn share_upstream(&self, backend: &Backend) -> Result<(), StoreError> {
-        let inner = &*self.inner;
         let name = backend.name().as_str();
         self.claim_id_block(backend).await?;
         let known = backend.shared_session();
-        let stored = self.observed(StoreOperation::Offers, inner.store.shared_session(name).await)?;
+        let stored = self.store.shared_session(name).await?;
         let stored = stored.and_then(|bytes| SharedSession::read(backend, &bytes));
         match (known, stored) {
             (None, Some(stored)) => {
                 if lives(backend, &stored).await {
                     backend.share_session(stored);
-                    inner.core.catalog().refresh(backend.name());
+                    self.core.catalog().refresh(backend.name());
                 }
             }
             (Some(known), Some(stored)) if known.number == stored.number && known.is_stored => {}
@@ -76,7 +87,7 @@ impl Sessions {
                 );
                 drop(known);
                 backend.share_session(stored);
-                inner.core.catalog().refresh(backend.name());
+                self.core.catalog().refresh(backend.name());
             }
             (Some(known), _) => self.keep_shared(backend, known).await?,
             (None, None) => {}
@@ -85,20 +96,17 @@ impl Sessions {
         Ok(())
     }
 
-    /// Claims the block in which this process counts its ids once more, or another one where that is used up. A block that the store gave
-    /// to another process, because it had lost this one's claim, is left to it.
+    /// Renews the claim of the block in which this process counts its ids, or claims another one if that is used up.
+    /// If the store has lost the claim and given the block to another process, this process takes another block.
     async fn claim_id_block(&self, backend: &Backend) -> Result<(), StoreError> {
-        let (inner, name) = (&*self.inner, backend.name().as_str());
+        let name = backend.name().as_str();
         let is_held = !backend.needs_id_block();
         let wanted = if is_held {
             backend.id_block()
         } else {
             random_id_block()
         };
-        let claiming = inner
-            .store
-            .claim_id_block(name, inner.process_id, wanted, is_held);
-        let claimed = self.observed(StoreOperation::Offers, claiming.await)?;
+        let claimed = self.store.claim_id_block(name, wanted, is_held).await?;
         if !is_held || claimed != wanted {
             backend.set_id_block(claimed);
         }
@@ -106,8 +114,7 @@ impl Sessions {
     }
 
     async fn keep_shared(&self, backend: &Backend, known: SharedSession) -> Result<(), StoreError> {
-        let store = &self.inner.store;
-        if store.provider() == "memory" {
+        if self.store.unobserved().provider() == "memory" {
             return Ok(());
         }
         let name = backend.name().as_str();
@@ -118,10 +125,7 @@ impl Sessions {
             );
             return Ok(());
         };
-        self.observed(
-            StoreOperation::Offers,
-            store.keep_shared_session(name, &bytes).await,
-        )?;
+        self.store.keep_shared_session(name, &bytes).await?;
         backend.mark_shared_session_stored(known.number);
         Ok(())
     }

@@ -4,139 +4,79 @@
 //! recovered. It closes when the termination of the client session arrives, or when the session has been idle in this
 //! process for the idle lifetime and the store confirms the end. It also closes when the cache evicts the session.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::{UpstreamSessions, initialize_params};
 use crate::backend::{Backend, UpstreamSession};
 use crate::core::UpstreamError;
-use crate::session::record::{Record, RecordKey};
-use crate::session::{Session, Sessions};
-
-/// Number of sessions at which closed connections are first removed.
-const SWEEP_AT: usize = 64;
+use crate::session::client_session::ClientSession;
+use crate::session::local_sessions::LocalSessions;
+use crate::session::record::Record;
 
 /// Minimum interval between two checks of sessions with connections.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 /// Maximum interval between two checks.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 
-/// Connections per client session, by backend name. A cheap-clone handle.
-#[derive(Clone, Debug, Default)]
-pub(in crate::session) struct SseSessions(Arc<Mutex<SseSession>>);
-
-#[derive(Debug, Default)]
-struct SseSession {
-    sessions: HashMap<RecordKey, BTreeMap<String, (Backend, UpstreamSession)>>,
-    /// Number of sessions at which closed connections are next removed.
-    sweep_at: usize,
-}
-
-impl SseSessions {
-    /// The open connection of `key` to `backend`.
-    pub(in crate::session) fn get(&self, key: &RecordKey, backend: &Backend) -> Option<UpstreamSession> {
-        let known = self.lock();
-        let (owner, upstream) = known.sessions.get(key)?.get(backend.name().as_str())?;
-        let open = owner.origin() == backend.origin() && backend.local_session_number(upstream).is_some();
-        open.then(|| upstream.clone())
-    }
-
-    /// All open connections of `key`.
-    pub(in crate::session) fn of(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
-        let known = self.lock();
-        let all = known.sessions.get(key).into_iter().flat_map(BTreeMap::values);
-        all.filter(|(backend, upstream)| backend.local_session_number(upstream).is_some())
-            .cloned()
-            .collect()
-    }
-
-    fn put(&self, key: RecordKey, backend: &Backend, upstream: UpstreamSession) {
-        let mut known = self.lock();
-        if known.sessions.len() >= known.sweep_at.max(SWEEP_AT) {
-            known.sessions.retain(|_, connections| {
-                connections.retain(|_, (backend, upstream)| backend.local_session_number(upstream).is_some());
-                !connections.is_empty()
-            });
-            // Bounds the map to twice the number of open connections.
-            known.sweep_at = known.sessions.len() * 2;
-        }
-        let connections = known.sessions.entry(key).or_default();
-        connections.insert(backend.name().to_string(), (backend.clone(), upstream));
-    }
-
-    /// Removes the connections of `key` and returns them.
-    pub(in crate::session) fn take(&self, key: &RecordKey) -> Vec<(Backend, UpstreamSession)> {
-        let taken = self.lock().sessions.remove(key).unwrap_or_default();
-        taken.into_values().collect()
-    }
-
-    /// Whether there are connections of `key`, open or closed.
-    pub(in crate::session) fn has(&self, key: &RecordKey) -> bool {
-        self.lock().sessions.contains_key(key)
-    }
-
-    fn keys(&self) -> Vec<RecordKey> {
-        self.lock().sessions.keys().copied().collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, SseSession> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Sessions {
+impl UpstreamSessions {
     /// Background task: closes connections of sessions that have ended or are no longer cached. Runs until the
     /// process drains.
-    pub(in crate::session) async fn close_ended_connections(self) {
-        let idle = self.inner.settings.lifetimes.idle;
+    pub(in crate::session) async fn close_ended_connections(self, idle: Duration) {
         loop {
             tokio::time::sleep(idle.clamp(MIN_PAUSE, MAX_PAUSE)).await;
             self.close_ended_connections_once(idle).await;
         }
     }
 
-    async fn close_ended_connections_once(&self, idle: Duration) {
-        for key in self.inner.sse_sessions.keys() {
-            match self.inner.cache.peek(&key) {
+    pub(in crate::session) async fn close_ended_connections_once(&self, idle: Duration) {
+        let inner = &*self.inner;
+        let LocalSessions {
+            cache,
+            streams,
+            in_flight,
+            ..
+        } = &inner.sessions;
+        for key in inner.upstreams.sse_connections.keys() {
+            match cache.peek(&key) {
                 // An uncached session that is known by its id alone may be in use.
-                None if !self.inner.in_flight.is_quiet(&key) || self.inner.streams.is_open(&key) => {}
-                None => self.close_connections(&key),
+                None if !in_flight.is_quiet(&key) || streams.is_open(&key) => {}
+                None => inner.teardown.close_connections(&key),
                 Some(entry) if entry.is_alive(idle) => {}
                 // The session may be in use on another replica.
-                Some(_) => self.reload_session(&key).await,
+                Some(_) => inner.recovery.reload_session(&key).await,
             }
         }
     }
-}
 
-impl Session {
     /// Opens a connection to `backend`, unless one other than `lost` is open.
     pub(in crate::session) async fn connect(
         &self,
+        client: &ClientSession,
         backend: &Backend,
         lost: Option<&UpstreamSession>,
         record: &Record,
     ) -> Result<UpstreamSession, UpstreamError> {
-        let inner = &*self.sessions.inner;
-        let open = inner.sse_sessions.get(&self.key, backend);
+        let inner = &*self.inner;
+        let connections = &inner.upstreams.sse_connections;
+        let open = connections.get(&client.key, backend);
         if let Some(open) = open.filter(|open| Some(open) != lost) {
             return Ok(open);
         }
-        self.check_reopen_limit(backend, lost)?;
-        let upstream = backend
-            .initialize(&crate::session::upstream::initialize_params(record)?)
-            .await?;
+        self.check_reopen_limit(client, backend, lost)?;
+        let upstream = backend.initialize(&initialize_params(record)?).await?;
         inner.metrics.handshake(backend.name());
-        inner.sse_sessions.put(self.key, backend, upstream.clone());
-        self.sessions.replay(record, backend, &upstream).await;
-        self.open_upstream_stream(backend, &upstream).await;
-        self.streams().changed(&self.key);
+        connections.put(client.key, backend, upstream.clone());
+        self.replay_settings(record, backend, &upstream).await;
+        self.open_upstream_stream(client, backend, &upstream).await;
+        inner.sessions.streams.changed(&client.key);
         Ok(upstream)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http::Uri;
     use serde_json::value::RawValue;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -153,7 +93,7 @@ mod tests {
     use crate::session::id::signing_keys::SigningKeys;
     use crate::session::record::Lifetimes;
     use crate::session::store::memory::MemoryStore;
-    use crate::session::{ClientHandshake, SessionOptions};
+    use crate::session::{ClientHandshake, SessionOptions, Sessions};
     use crate::telemetry::Metrics;
 
     /// An HTTP+SSE server that answers `initialize` only, for one client at a time.
@@ -253,20 +193,20 @@ mod tests {
         for _ in 0..100 {
             sessions.create(&who, &client, limits).await.unwrap();
         }
-        sessions.close_ended_connections_once(idle).await;
+        sessions.inner.upstreams.close_ended_connections_once(idle).await;
         assert!(is_open());
         let request = RawValue::from_string("1".to_owned()).unwrap();
         let running = session.begin(&request, 1).unwrap();
         drop(session);
-        sessions.close_ended_connections_once(idle).await;
+        sessions.inner.upstreams.close_ended_connections_once(idle).await;
         assert!(is_open(), "its session is cached");
         for _ in 0..100 {
             sessions.create(&who, &client, limits).await.unwrap();
         }
-        sessions.close_ended_connections_once(idle).await;
+        sessions.inner.upstreams.close_ended_connections_once(idle).await;
         assert!(is_open(), "a call is running");
         drop(running);
-        sessions.close_ended_connections_once(idle).await;
+        sessions.inner.upstreams.close_ended_connections_once(idle).await;
         tokio::time::timeout(Duration::from_secs(10), async {
             while is_open() {
                 tokio::task::yield_now().await;

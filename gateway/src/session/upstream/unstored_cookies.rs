@@ -1,45 +1,45 @@
-//! Cookies of upstream sessions that the store does not know, because it did not answer.
+//! Upstream sessions whose latest cookies are not in the store, because it did not answer.
 //!
-//! While the store is out no answer waits for an attempt: the cookies are sent from here, and written once, when it answers again. A
-//! process that ends before that takes them with it.
+//! While the store is unavailable, no response waits for an attempt to store cookies. This process sends the cookies
+//! from its own memory, and stores them once the store answers again. They are lost if the process ends before that.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::backend::{Backend, UpstreamSession};
-use crate::session::Session;
+use crate::session::client_session::ClientSession;
 use crate::session::record::RecordKey;
 
-/// How many upstream sessions may have some. Those of more are tried with each of their answers.
-const MAX: usize = 10_000;
+/// Maximum number of upstream sessions. Cookies of further ones are stored with the session's next response.
+const MAX_UPSTREAMS: usize = 10_000;
 
-/// The upstream sessions whose cookies are to be stored.
-#[derive(Debug, Default)]
-pub(in crate::session) struct UnstoredCookies(Mutex<HashMap<(RecordKey, String), Unstored>>);
+/// The upstream sessions whose cookies are to be stored. A cheap-clone handle.
+#[derive(Clone, Debug, Default)]
+pub(in crate::session) struct UnstoredCookies(Arc<Mutex<HashMap<(RecordKey, String), Unstored>>>);
 
-/// One of them, with the session that has it.
+/// One upstream session, with the client session that it belongs to.
 #[derive(Clone, Debug)]
 pub(in crate::session) struct Unstored {
-    pub(in crate::session) session: Session,
+    pub(in crate::session) client: ClientSession,
     pub(in crate::session) backend: Backend,
     pub(in crate::session) upstream: UpstreamSession,
 }
 
 impl UnstoredCookies {
-    /// Remembers that the cookies of `upstream` are to be stored. `false` where there is no place.
+    /// Adds `upstream`. Returns `false` if the limit is reached.
     pub(in crate::session) fn keep(
         &self,
-        session: &Session,
+        client: &ClientSession,
         backend: &Backend,
         upstream: &UpstreamSession,
     ) -> bool {
-        let place = (session.key, backend.name().to_string());
+        let place = (client.key, backend.name().to_string());
         let mut unstored = self.lock();
-        if unstored.len() >= MAX && !unstored.contains_key(&place) {
+        if unstored.len() >= MAX_UPSTREAMS && !unstored.contains_key(&place) {
             return false;
         }
         let kept = Unstored {
-            session: session.clone(),
+            client: client.clone(),
             backend: backend.clone(),
             upstream: upstream.clone(),
         };
@@ -47,18 +47,18 @@ impl UnstoredCookies {
         true
     }
 
-    /// Whether there are any.
+    /// Whether all cookies are in the store.
     pub(in crate::session) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 
-    /// Takes all of them.
+    /// Removes all upstream sessions and returns them.
     pub(in crate::session) fn take(&self) -> Vec<Unstored> {
         let taken = std::mem::take(&mut *self.lock());
         taken.into_values().collect()
     }
 
-    /// Forgets those of the session `key`, which has ended.
+    /// Removes those of the client session `key`, which has ended.
     pub(in crate::session) fn forget(&self, key: &RecordKey) {
         let mut forgotten = Vec::new();
         let mut unstored = self.lock();
@@ -66,7 +66,7 @@ impl UnstoredCookies {
             forgotten.extend(unstored.extract_if(|(other, _), _| other == key));
         }
         drop(unstored);
-        // The last handle of a session ends what belongs to it.
+        // Dropped without the lock: the last handle of a client session frees what belongs to it.
         drop(forgotten);
     }
 

@@ -22,10 +22,10 @@ use super::connection::RedisConnection;
 use super::script::Script;
 use super::{CreateOutcome, ProcessId, SessionLife, SessionLimit, StoreError, millis, new_incarnation};
 use crate::config::SessionLimits;
+use crate::session::record::bindings::Bindings;
 use crate::session::record::{Lifetimes, NewRecord, Record, RecordKey};
 use crate::session::store::redis::key_names::KeyNames;
 use crate::session::store::redis::record_hash;
-use crate::session::upstream::bindings::Bindings;
 
 /// Maximum number of records per exchange, so that other commands are not delayed for long.
 const MAX_BATCH: usize = 64;

@@ -30,9 +30,9 @@ enum PublishedEvent<'a> {
     Created(&'a str, &'a str, &'a str, Vec<String>),
     /// `terminated`, key, incarnation, end in milliseconds.
     Terminated(&'a str, &'a str, &'a str),
-    /// `stream`, key, owner, number.
+    /// The array `["stream", key, owner, number]`.
     Stream(&'a str, &'a str, u64),
-    /// `changed`, key.
+    /// The array `["changed", key]`.
     Changed(&'a str),
 }
 

@@ -6,7 +6,7 @@ use crate::session::record::RecordKey;
 /// The key names. All have the same hash tag, so a cluster keeps them in one slot.
 #[derive(Debug)]
 pub(super) struct KeyNames {
-    /// Prefix of record keys.
+    /// Prefix of the keys of session records.
     pub(super) record_prefix: String,
     /// Prefix of tombstones and recovery markers.
     marker_prefix: String,
@@ -20,7 +20,7 @@ pub(super) struct KeyNames {
     /// Keys that the probes write and delete: a hash and a set.
     pub(super) probe: String,
     pub(super) probe_set: String,
-    /// Channel of the events.
+    /// Channel on which replicas publish events.
     pub(super) channel: String,
 }
 

@@ -25,9 +25,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
 use super::{
-    BindOutcome, CreateOutcome, ID_BLOCK_LEASE, Incarnation, LoadOutcome, OFFERS_KEPT, ProcessId, REMEMBERED,
-    RecoverOutcome, RestoreReason, SETTLE, SessionLife, SessionLimit, SessionStore, SetOutcome,
-    SettingChange, StoreError, StoreEvent, StoredOffers, StreamClaim, TerminateOutcome, TouchOutcome,
+    BindOutcome, CreateOutcome, ID_BLOCK_LEASE, Incarnation, LoadOutcome, PERSISTED_CATALOG_LIFETIME,
+    ProcessId, RESTORE_WINDOW, RecoverOutcome, RestoreReason, SessionLife, SessionLimit, SessionStore,
+    SetOutcome, SettingChange, StoreError, StoreEvent, StoredOffers, StreamClaim, TOMBSTONE_LIFETIME,
+    TerminateOutcome, TouchOutcome,
 };
 use crate::backend::ID_BLOCKS;
 use crate::config::{RedisStorage, ServerName, SessionLimits};
@@ -110,9 +111,9 @@ impl RedisStore {
         call.key(self.keys.marker(key))
             .arg(record_hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
-            .arg(millis(SETTLE))
+            .arg(millis(RESTORE_WINDOW))
             .arg(&record_hash::new_fields(new));
-        let answer: (String, u64, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
+        let answer: (String, u64, Option<record_hash::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
             (_, _, Some(snapshot)) => record_hash::record(&snapshot).map(RecoverOutcome::Found),
             (outcome, millis, None) if outcome == "wait" => {
@@ -138,15 +139,15 @@ impl RedisStore {
             .arg(record.version)
             .arg(missing == RestoreReason::Lost)
             .arg(record_hash::all_fields(record)?);
-        let answer: Option<script::ScriptRecord> = self.connection.run(&call).await?;
+        let answer: Option<record_hash::ScriptRecord> = self.connection.run(&call).await?;
         match answer {
             Some(snapshot) => record_hash::record(&snapshot).map(RecoverOutcome::Found),
             None => Ok(RecoverOutcome::Gone),
         }
     }
 
-    async fn own_stream_now(&self, key: &RecordKey, owner: ProcessId) -> Result<StreamClaim, StoreError> {
-        let mut call = self.scripts.own_stream.key(self.keys.record(key));
+    async fn claim_stream_now(&self, key: &RecordKey, owner: ProcessId) -> Result<StreamClaim, StoreError> {
+        let mut call = self.scripts.claim_stream.key(self.keys.record(key));
         call.key(&self.keys.channel)
             .arg(key.to_string())
             .arg(record_hash::owner_text(owner));
@@ -165,7 +166,7 @@ impl RedisStore {
 
     async fn load_now(&self, key: &RecordKey) -> Result<LoadOutcome, StoreError> {
         let call = self.scripts.load.key(self.keys.record(key));
-        let answer: Option<script::ScriptRecord> = self.connection.run(&call).await?;
+        let answer: Option<record_hash::ScriptRecord> = self.connection.run(&call).await?;
         match answer {
             None => Ok(LoadOutcome::Gone),
             Some(snapshot) => record_hash::record(&snapshot).map(LoadOutcome::Found),
@@ -185,7 +186,7 @@ impl RedisStore {
             .arg(record_hash::binding_field(backend))
             .arg(expected)
             .arg(record_hash::binding_value(binding)?);
-        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
+        let answer: (String, Option<record_hash::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
             (outcome, Some(snapshot)) if outcome == "bound" => {
                 record_hash::record(&snapshot).map(BindOutcome::Bound)
@@ -209,7 +210,7 @@ impl RedisStore {
             .arg(value)
             .arg(kind)
             .arg(limit);
-        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
+        let answer: (String, Option<record_hash::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
             (_, Some(snapshot)) => record_hash::record(&snapshot).map(SetOutcome::Set),
             (outcome, None) if outcome == "full" => Ok(SetOutcome::Full),
@@ -250,8 +251,8 @@ impl RedisStore {
             .arg(new_incarnation())
             .arg(record_hash::incarnation_text(life.incarnation))
             .arg(u64::from(life.end) * 1000)
-            .arg(millis(REMEMBERED));
-        let answer: (String, Option<script::ScriptRecord>) = self.connection.run(&call).await?;
+            .arg(millis(TOMBSTONE_LIFETIME));
+        let answer: (String, Option<record_hash::ScriptRecord>) = self.connection.run(&call).await?;
         match answer {
             (outcome, _) if outcome == "gone" => Ok(TerminateOutcome::Gone),
             (_, None) => Ok(TerminateOutcome::Terminated(None)),
@@ -269,7 +270,7 @@ impl RedisStore {
     async fn claim_now(&self, ago: Duration, limit: usize) -> Result<Vec<(RecordKey, Record)>, StoreError> {
         let mut call = self.scripts.claim.key(&self.keys.sessions);
         call.arg(&self.keys.record_prefix).arg(millis(ago)).arg(limit);
-        let claimed: Vec<(String, script::ScriptRecord)> = self.connection.run(&call).await?;
+        let claimed: Vec<(String, record_hash::ScriptRecord)> = self.connection.run(&call).await?;
         // An unreadable record is left to a newer gateway, or to Redis, which expires it.
         let readable = claimed.iter().filter_map(|(name, snapshot)| {
             Some((record_hash::key(name)?, record_hash::record(snapshot).ok()?))
@@ -304,10 +305,10 @@ impl RedisStore {
         self.keep(&self.keys.offers).await
     }
 
-    /// Extends the lifetime of `key` to [`OFFERS_KEPT`] from now.
+    /// Extends the lifetime of `key` to [`PERSISTED_CATALOG_LIFETIME`] from now.
     async fn keep(&self, key: &str) -> Result<(), StoreError> {
         let mut expiry = ::redis::cmd("EXPIRE");
-        expiry.arg(key).arg(OFFERS_KEPT.as_secs());
+        expiry.arg(key).arg(PERSISTED_CATALOG_LIFETIME.as_secs());
         self.connection.command(&expiry).await
     }
 
@@ -338,7 +339,7 @@ impl RedisStore {
             .arg(u8::from(is_held));
         call.arg(ID_BLOCKS)
             .arg(ID_BLOCK_LEASE.as_secs())
-            .arg(OFFERS_KEPT.as_secs());
+            .arg(PERSISTED_CATALOG_LIFETIME.as_secs());
         self.connection.run(&call).await
     }
 }
@@ -384,7 +385,7 @@ impl SessionStore for RedisStore {
         key: &'a RecordKey,
         owner: ProcessId,
     ) -> BoxFuture<'a, Result<StreamClaim, StoreError>> {
-        self.own_stream_now(key, owner).boxed()
+        self.claim_stream_now(key, owner).boxed()
     }
 
     fn terminate<'a>(

@@ -9,13 +9,15 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 
-use super::script::ScriptRecord;
 use super::{Incarnation, ProcessId, SessionLife, SettingChange, StoreError};
 use crate::backend::{Cookies, UpstreamSession};
 use crate::mcp::revision::Revision;
+use crate::session::record::bindings::Bindings;
 use crate::session::record::{Binding, NewRecord, PrincipalTag, Record, RecordKey};
 use crate::session::store::MAX_SUBSCRIPTIONS;
-use crate::session::upstream::bindings::Bindings;
+
+/// A record as a script returns it: Redis's time in milliseconds, and the hash's fields and values.
+pub(super) type ScriptRecord = (u64, Vec<Vec<u8>>);
 
 /// Version of the layout. Records of another version are not touched. The scripts state what all versions share.
 pub(super) const SCHEMA: &str = "1";
@@ -98,7 +100,7 @@ pub(super) fn incarnation_text(incarnation: Incarnation) -> String {
     BASE64_URL_SAFE_NO_PAD.encode(incarnation.0)
 }
 
-/// Parses an incarnation.
+/// Parses the hexadecimal text of an incarnation.
 pub(super) fn incarnation(text: &str) -> Result<Incarnation, StoreError> {
     let bytes = BASE64_URL_SAFE_NO_PAD
         .decode(text)

@@ -3,9 +3,6 @@
 
 use ::redis::{Cmd, ToRedisArgs};
 
-/// A record as a script returns it: Redis's time in milliseconds, and the hash's fields and values.
-pub(super) type ScriptRecord = (u64, Vec<Vec<u8>>);
-
 #[derive(Debug)]
 pub(super) struct Scripts {
     pub(super) load: Script,
@@ -14,7 +11,7 @@ pub(super) struct Scripts {
     pub(super) bind: Script,
     pub(super) set: Script,
     pub(super) touch: Script,
-    pub(super) own_stream: Script,
+    pub(super) claim_stream: Script,
     pub(super) terminate: Script,
     pub(super) incarnation: Script,
     pub(super) claim: Script,
@@ -40,7 +37,7 @@ impl Scripts {
             bind: script(include_str!("bind.lua")),
             set: script(include_str!("set.lua")),
             touch: script(include_str!("touch.lua")),
-            own_stream: script(include_str!("claim_stream.lua")),
+            claim_stream: script(include_str!("claim_stream.lua")),
             terminate: script(include_str!("terminate.lua")),
             incarnation: script(include_str!("incarnation.lua")),
             claim: script(include_str!("claim.lua")),

@@ -34,13 +34,13 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 pub(super) enum ConnectionState {
     /// The connection is being opened.
     Opening,
-    /// The connection is usable.
+    /// The connection is usable until it is found to be dead.
     Open(OpenConnection),
     /// There is no connection, for this reason.
     Down(Arc<str>),
 }
 
-/// An open connection.
+/// An open connection, with the server that it leads to.
 #[derive(Clone)]
 pub(super) struct OpenConnection {
     /// Number of this connection. Later connections have higher numbers.

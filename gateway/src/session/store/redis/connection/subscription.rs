@@ -20,6 +20,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{Dialled, Dialler};
 use super::failure::{CommandFailure, is_forbidden, reason};
+use super::topology::is_primary;
 use crate::config::RedisAddress;
 use crate::session::record::RecordKey;
 use crate::session::store::StoreError;
@@ -34,7 +35,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// What a subscription delivers, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SubscriptionEvent {
-    /// A published message.
+    /// A message that a replica has published.
     Message(Vec<u8>),
     /// A PING was answered: everything published before `sent` has been delivered.
     Pong {
@@ -260,12 +261,6 @@ async fn confirm_by_announcement(
             Err("the announcement did not arrive: the subscription is at another server".to_owned())
         }
     }
-}
-
-/// Whether the response to `ROLE` is that of a primary.
-pub(super) fn is_primary(role: &Value) -> bool {
-    let Value::Array(parts) = role else { return false };
-    parts.first() == Some(&Value::BulkString(b"master".to_vec()))
 }
 
 fn lost(why: &str) -> StoreError {

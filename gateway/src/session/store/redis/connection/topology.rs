@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::dial::{Dialled, Dialler};
 use super::failure::{CommandFailure, is_forbidden, reason};
-use super::subscription::is_primary;
 use crate::config::{RedisAddress, RedisTopology};
 
 /// Maximum number of consecutive redirections between cluster nodes.
@@ -254,4 +253,10 @@ fn latest_first(mut named: Vec<NamedPrimary>) -> Vec<RedisAddress> {
         }
     }
     addresses
+}
+
+/// Whether the response to `ROLE` is that of a primary.
+pub(super) fn is_primary(role: &Value) -> bool {
+    let Value::Array(parts) = role else { return false };
+    parts.first() == Some(&Value::BulkString(b"master".to_vec()))
 }

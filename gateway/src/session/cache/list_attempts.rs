@@ -1,7 +1,7 @@
-//! How the attempts to list backends in one session went, so that a backend that hangs does not delay what others have.
+//! Attempts to get the lists of backends for one session, so that a backend that hangs does not delay calls to others.
 //!
-//! A failed attempt is remembered until the list is known. In between the list is asked for again after a pause, which doubles from
-//! [`FIRST_PAUSE`] to [`LONGEST_PAUSE`].
+//! An attempt that fails is recorded until the list is known. Meanwhile the list is requested again in the background,
+//! with exponential backoff from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`].
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,24 @@ use tokio::time::Instant;
 use crate::backend::ListKind;
 use crate::config::BackendName;
 
-/// The pause after the first failure.
+/// Pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
+/// Upper limit of the pause, which doubles with each failure.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The attempts in one session.
+/// The attempts of one session, by backend and kind of list.
 #[derive(Debug, Default)]
-pub(super) struct Attempts(Mutex<BTreeMap<BackendName, [Attempt; ListKind::ALL.len()]>>);
+pub(in crate::session) struct ListAttempts(Mutex<BTreeMap<BackendName, [Attempt; ListKind::ALL.len()]>>);
 
-/// The attempts at one list.
+/// The attempts at one list of one backend.
 #[derive(Clone, Copy, Debug, Default)]
 struct Attempt {
-    /// When the one began that is running.
+    /// When the running attempt began.
     running: Option<Instant>,
     failed: Option<Failed>,
 }
 
-/// The last attempt failed.
+/// When the last attempt failed, and the pause before the next one.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
     at: Instant,
@@ -50,22 +50,22 @@ impl Attempt {
     }
 }
 
-impl Attempts {
-    /// Whether an attempt at any list of `backend` has failed that is not known yet.
-    pub(super) fn has_failed(&self, backend: &BackendName) -> bool {
+impl ListAttempts {
+    /// Whether a list of `backend` is unknown because the last attempt at it failed.
+    pub(in crate::session) fn has_failed(&self, backend: &BackendName) -> bool {
         let attempts = self.lock();
         let lists = attempts.get(backend);
         lists.is_some_and(|lists| lists.iter().any(|attempt| attempt.failed.is_some()))
     }
 
-    /// When the attempt began that is running.
-    pub(super) fn running_since(&self, backend: &BackendName, kind: ListKind) -> Option<Instant> {
+    /// When the running attempt began, if one is running.
+    pub(in crate::session) fn running_since(&self, backend: &BackendName, kind: ListKind) -> Option<Instant> {
         let attempts = self.lock();
         attempts.get(backend)?.get(kind as usize)?.running
     }
 
-    /// Whether the list is to be asked for again in the background. Says so once in a pause.
-    pub(super) fn begin_again(&self, backend: &BackendName, kind: ListKind) -> bool {
+    /// Whether the list should be requested again in the background. Returns `true` once per pause.
+    pub(in crate::session) fn begin_again(&self, backend: &BackendName, kind: ListKind) -> bool {
         let now = Instant::now();
         self.with(backend, kind, |attempt| {
             let pause = attempt.failed.map_or(FIRST_PAUSE, |failed| failed.pause);
@@ -80,13 +80,13 @@ impl Attempts {
         })
     }
 
-    /// An attempt begins.
-    pub(super) fn begin(&self, backend: &BackendName, kind: ListKind) {
+    /// Records that an attempt begins.
+    pub(in crate::session) fn begin(&self, backend: &BackendName, kind: ListKind) {
         self.with(backend, kind, |attempt| attempt.running = Some(Instant::now()));
     }
 
-    /// An attempt ends.
-    pub(super) fn end(&self, backend: &BackendName, kind: ListKind, is_known: bool) {
+    /// Records that an attempt has ended, and whether the list is known now.
+    pub(in crate::session) fn end(&self, backend: &BackendName, kind: ListKind, is_known: bool) {
         self.with(backend, kind, |attempt| {
             if is_known {
                 attempt.failed = None;
@@ -97,10 +97,10 @@ impl Attempts {
         });
     }
 
-    /// A request has waited for the list in vain.
-    pub(super) fn is_late(&self, backend: &BackendName, kind: ListKind) {
+    /// Records that a request has waited for the list in vain.
+    pub(in crate::session) fn record_timeout(&self, backend: &BackendName, kind: ListKind) {
         self.with(backend, kind, |attempt| {
-            // One that has ended meanwhile has said how.
+            // An attempt that has ended meanwhile has recorded its own outcome.
             if attempt.running.is_some() {
                 attempt.fail();
             }
@@ -110,7 +110,7 @@ impl Attempts {
     fn with<T>(&self, backend: &BackendName, kind: ListKind, act: impl FnOnce(&mut Attempt) -> T) -> T {
         let mut attempts = self.lock();
         let lists = attempts.entry(backend.clone()).or_default();
-        // There is a place for each kind.
+        // The array has an element for each kind, so `other` is never used.
         let mut other = Attempt::default();
         act(lists.get_mut(kind as usize).unwrap_or(&mut other))
     }
@@ -127,15 +127,15 @@ mod tests {
     const MOMENT: Duration = Duration::from_millis(1);
 
     #[tokio::test(start_paused = true)]
-    async fn failed_list_is_asked_for_again_after_growing_pauses() {
-        let (attempts, backend) = (Attempts::default(), BackendName::for_test("a"));
+    async fn failed_list_is_requested_again_after_growing_pauses() {
+        let (attempts, backend) = (ListAttempts::default(), BackendName::for_test("a"));
         let mut pauses = Vec::new();
         for _ in 0..7 {
             attempts.begin(&backend, ListKind::Tools);
             tokio::time::advance(MOMENT).await;
             // Two requests wait for it, and it fails: that is one failure.
-            attempts.is_late(&backend, ListKind::Tools);
-            attempts.is_late(&backend, ListKind::Tools);
+            attempts.record_timeout(&backend, ListKind::Tools);
+            attempts.record_timeout(&backend, ListKind::Tools);
             attempts.end(&backend, ListKind::Tools, false);
             let failed = Instant::now();
             while !attempts.begin_again(&backend, ListKind::Tools) {
@@ -150,7 +150,7 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
         attempts.begin(&backend, ListKind::Tools);
-        attempts.is_late(&backend, ListKind::Tools);
+        attempts.record_timeout(&backend, ListKind::Tools);
         tokio::time::advance(LONGEST_PAUSE).await;
         assert!(!attempts.begin_again(&backend, ListKind::Tools), "it is running");
         attempts.end(&backend, ListKind::Tools, true);
@@ -158,8 +158,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unknown_list_failure_counts_as_backend_failure() {
-        let (attempts, backend) = (Attempts::default(), BackendName::for_test("a"));
+    async fn failed_list_marks_its_backend_until_it_is_known() {
+        let (attempts, backend) = (ListAttempts::default(), BackendName::for_test("a"));
         attempts.begin(&backend, ListKind::Resources);
         assert_eq!(
             attempts.running_since(&backend, ListKind::Resources),
@@ -169,11 +169,11 @@ mod tests {
         assert!(attempts.has_failed(&backend) && !attempts.has_failed(&BackendName::for_test("b")));
         assert!(
             attempts.begin_again(&backend, ListKind::Tools),
-            "that one was not asked for"
+            "that list was not requested"
         );
         attempts.end(&backend, ListKind::Tools, true);
         assert!(attempts.has_failed(&backend));
-        attempts.is_late(&backend, ListKind::Resources);
+        attempts.record_timeout(&backend, ListKind::Resources);
         attempts.end(&backend, ListKind::Resources, true);
         assert!(!attempts.has_failed(&backend));
     }

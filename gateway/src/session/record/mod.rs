@@ -2,6 +2,9 @@
 //!
 //! The record stores intent, not liveness: the binding to a failed backend stays.
 
+pub mod bindings;
+pub(super) mod key_map;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,10 +14,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
-use super::store::SessionLife;
 use crate::backend::UpstreamSession;
 use crate::mcp::revision::Revision;
-use crate::session::upstream::bindings::Bindings;
+use bindings::Bindings;
 
 /// Default idle lifetime of a session. Open streams and running calls count as use.
 pub const IDLE_TTL: Duration = Duration::from_secs(30 * 60);
@@ -24,17 +26,30 @@ pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 const TOUCH_EVERY: Duration = Duration::from_secs(30);
 
 /// Estimated size of a cached record, without the parts that client and backends control.
-const REMEMBERED_BYTES: usize = 1024;
+const RECORD_OVERHEAD_BYTES: usize = 1024;
 
 /// The key of a record in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RecordKey(pub [u8; 16]);
 
+/// Incarnation: one life of the store's data, from empty to empty. A new one means that the data was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Incarnation(pub [u8; 8]);
+
+/// Incarnation and absolute deadline of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLife {
+    /// The incarnation of the store's data in which the session id was created.
+    pub incarnation: Incarnation,
+    /// Absolute deadline in seconds since 1970, by the store's clock.
+    pub end: u32,
+}
+
 /// Keyed digest of the principal that owns a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrincipalTag(pub [u8; 16]);
 
-/// Lifetimes of a session.
+/// How long a session lives: without use, and at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// Maximum time without use.
@@ -110,7 +125,7 @@ pub struct Binding {
 }
 
 impl RecordKey {
-    /// Draws an unguessable key.
+    /// Draws a key that no client can guess.
     #[must_use]
     pub fn random() -> Self {
         Self(crate::runtime::random::bytes())
@@ -158,7 +173,7 @@ impl Record {
             let id = session.id.as_ref().map_or(0, HeaderValue::len);
             size_of::<Binding>() + backend.len() + binding.origin.len() + id + session.cookies.bytes()
         });
-        REMEMBERED_BYTES + self.bytes() + bindings.sum::<usize>()
+        RECORD_OVERHEAD_BYTES + self.bytes() + bindings.sum::<usize>()
     }
 
     /// Number of bytes in subscriptions.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::session::record::Binding;
 
-/// Backend name and binding.
+/// The name of a backend, and the binding to it.
 type Named = (Box<str>, Binding);
 
 /// Upstream bindings of a session. Cheap to clone.
@@ -43,7 +43,7 @@ impl Bindings {
         entries.map(|(backend, binding)| (&**backend, binding))
     }
 
-    /// Number of bindings.
+    /// Number of backends that the session is bound to.
     #[must_use]
     pub fn len(&self) -> usize {
         self.as_slice().len()
