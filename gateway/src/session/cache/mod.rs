@@ -4,14 +4,15 @@
 //! LRU; it never refuses an entry. Entries in use by a running request or an open stream are not evicted, so that all
 //! requests of a session share one [`CacheEntry`].
 //!
-//! It also keeps tombstones of terminated sessions. Invariant: once a session's tombstone is here, no record of it is
-//! cached, not even one whose read began before the termination.
+//! It also keeps the [`Tombstones`] of terminated sessions, under the same lock. Invariant: once a session's tombstone is
+//! here, no record of it is cached, not even one whose read began before the termination.
 
 pub(super) mod cache_entry;
 pub(super) mod freshness;
 pub(super) mod list_attempts;
 pub(super) mod pending_touches;
 pub(super) mod session_lists;
+mod tombstones;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use super::record::{Record, RecordKey};
 use crate::budget::Account;
 use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::cache::freshness::{Freshness, ReadStamp};
+use crate::session::cache::tombstones::Tombstones;
 use crate::session::record::key_map::KeyMap;
 
 /// Maximum number of entries examined per eviction.
@@ -45,17 +47,9 @@ struct Shared {
     entries: KeyMap<Arc<CacheEntry>>,
     /// Eviction order of the entries. Keys of removed entries remain until they are reached.
     order: VecDeque<RecordKey>,
-    tombstones: KeyMap<Tombstone>,
-    /// Keys of the tombstones, oldest first.
-    tombstone_order: VecDeque<RecordKey>,
+    tombstones: Tombstones,
     /// Time of the last change event for a key that was not cached.
     changed: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Tombstone {
-    life: SessionLife,
-    at: Instant,
 }
 
 /// Result of a cache lookup.
@@ -98,7 +92,7 @@ impl SessionCache {
                 entry.referenced.store(true, Ordering::Relaxed);
                 CachedSession::Entry(Arc::clone(entry))
             }
-            None if shared.tombstones.contains_key(key) => CachedSession::Terminated,
+            None if shared.tombstones.contains(key) => CachedSession::Terminated,
             None => CachedSession::Unknown,
         }
     }
@@ -116,7 +110,7 @@ impl SessionCache {
         stamp: ReadStamp,
     ) -> Option<Arc<CacheEntry>> {
         let mut shared = self.write();
-        if shared.tombstones.contains_key(key) {
+        if shared.tombstones.contains(key) {
             return None;
         }
         if let Some(entry) = shared.entries.get(key).map(Arc::clone) {
@@ -167,18 +161,7 @@ impl SessionCache {
     pub(super) fn terminate(&self, key: &RecordKey, life: SessionLife) {
         let mut shared = self.write();
         shared.entries.remove(key);
-        let ended = Tombstone {
-            life,
-            at: Instant::now(),
-        };
-        if shared.tombstones.insert(*key, ended).is_none() {
-            shared.tombstone_order.push_back(*key);
-        }
-        while shared.tombstone_order.len() > self.limit {
-            if let Some(oldest) = shared.tombstone_order.pop_front() {
-                shared.tombstones.remove(&oldest);
-            }
-        }
+        shared.tombstones.add(*key, life, self.limit);
     }
 
     /// Drops expired entries among the next `examined` ones, except those in use and those that `kept` selects. `idle`
@@ -218,10 +201,7 @@ impl SessionCache {
 
     /// The tombstones of the last `ago`, or all of them without `ago`.
     pub(super) fn tombstones(&self, ago: Option<Duration>) -> Vec<(RecordKey, SessionLife)> {
-        let shared = self.read();
-        let recent = |ended: &Tombstone| ago.is_none_or(|ago| ended.at.elapsed() <= ago);
-        let ended = shared.tombstones.iter().filter(|(_, ended)| recent(ended));
-        ended.map(|(key, ended)| (*key, ended.life)).collect()
+        self.read().tombstones.since(ago)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Shared> {
@@ -364,7 +344,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn record_loaded_before_termination_is_not_cached() {
-        // A record that arrives after its session's termination is refused, and only the latest tombstones are kept.
+        // A record that arrives after its session's termination is refused.
         let cache = cache(2);
         let read_before = stamp(1);
         cache.terminate(&key(1), LIFE);
@@ -373,12 +353,9 @@ mod tests {
         cache.insert(&key(2), record(1), stamp(1)).unwrap();
         cache.terminate(&key(2), LIFE);
         assert!(matches!(cache.get(&key(2)), CachedSession::Terminated));
-        assert_eq!(cache.tombstones(None).len(), 2);
-        // Only the latest tombstones are kept.
-        tokio::time::advance(Duration::from_secs(2)).await;
+        // The cache's limit bounds the tombstones, too.
         cache.terminate(&key(3), LIFE);
         assert!(matches!(cache.get(&key(1)), CachedSession::Unknown));
-        assert_eq!(cache.tombstones(Some(Duration::from_secs(1))), [(key(3), LIFE)]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 //!
 //! A session is an id in a header, so any replica can use it.
 
-mod error_response;
+mod lost_session_detection;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::mcp::header_names;
 use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 
-use error_response::{is_unknown_method, read_error_body};
+use lost_session_detection::{is_unknown_method, read_error_body};
 
 /// How long the deletion of a session may take. Only the drain waits for it.
 const DELETE_DEADLINE: Duration = Duration::from_secs(5);

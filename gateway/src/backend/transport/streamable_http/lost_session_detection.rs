@@ -1,4 +1,5 @@
-//! Interprets error responses of streamable HTTP: which are JSON-RPC errors, and which mean a lost session.
+//! Detects a lost upstream session: decides whether an error response of streamable HTTP means that the backend does not
+//! know the session any more, or is a JSON-RPC error of the call.
 
 use std::time::Duration;
 
