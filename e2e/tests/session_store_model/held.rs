@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use vmcp_gateway::mcp::revision::Revision;
+use vmcp_gateway::session::record::bindings::Bindings;
 use vmcp_gateway::session::record::{NewRecord, PrincipalTag, Record};
 use vmcp_gateway::session::store::SessionLife;
-use vmcp_gateway::session::record::bindings::Bindings;
 
 /// Names a principal: each byte of its tag.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,7 +2,8 @@
 //!
 //! A fresh cache entry ([`crate::session::cache::freshness`]) is used at once. Otherwise the store is asked, by
 //! single flight: concurrent requests for one session load it once. A missing record may be lost rather than gone
-//! ([`crate::session::recovery`]). While the store does not answer, a cached session is served for a limited time.
+//! ([`crate::session::recovery::lost_data`]). While the store does not answer, a cached session is served for a
+//! limited time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

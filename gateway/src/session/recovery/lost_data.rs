@@ -11,10 +11,10 @@
 //!
 //! **The last writes are gone** (failover to an asynchronous replica). The incarnation stays. So after each
 //! interruption of the subscription, sessions that this process created, changed or terminated within
-//! [`MAX_LOST_WRITE_AGE`] before it are written or terminated again. After a longer interruption tombstones may have expired, so no record
-//! is created again, and only existing records are completed: bindings by their generation, client settings by the
-//! record's version. A record that is read and lacks what this process has cached is completed before use, so that no
-//! second upstream session is opened.
+//! [`MAX_LOST_WRITE_AGE`] before it are written or terminated again. After a longer interruption tombstones may have
+//! expired, so no record is created again, and only existing records are completed: bindings by their generation, client
+//! settings by the record's version. A record that is read and lacks what this process has cached is completed before
+//! use, so that no second upstream session is opened.
 //!
 //! **A request comes first.** A replica that does not have the session cached may get a request before all that. A
 //! record that is missing in the incarnation in which the session began, without a tombstone, and too young to have

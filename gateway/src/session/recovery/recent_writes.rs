@@ -1,5 +1,5 @@
 //! Sessions to which this process wrote recently. After a failover they are written again, see
-//! [`crate::session::recovery`].
+//! [`crate::session::recovery::lost_data`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
