@@ -1,8 +1,7 @@
 //! Ends what this process holds of a client session that is over.
 
 use super::local_sessions::LocalSessions;
-use super::record::RecordKey;
-use super::record::SessionLife;
+use super::record::{RecordKey, SessionLife};
 use super::upstream::local_upstreams::LocalUpstreams;
 use crate::backend::{Backend, UpstreamSession};
 

@@ -273,9 +273,8 @@ pub(in crate::session) mod tests {
     use super::*;
     use crate::backend::UpstreamSession;
     use crate::mcp::revision::Revision;
-    use crate::session::record::SessionLife;
     use crate::session::record::bindings::Bindings;
-    use crate::session::record::{Binding, PrincipalTag};
+    use crate::session::record::{Binding, PrincipalTag, SessionLife};
 
     pub(in crate::session) const IDLE: Duration = Duration::from_secs(60);
     const EVERY: Duration = Duration::from_secs(30);

@@ -21,8 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::record::SessionLife;
-use super::record::{Record, RecordKey};
+use super::record::{Record, RecordKey, SessionLife};
 use crate::budget::Account;
 use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::cache::freshness::{Freshness, ReadStamp};

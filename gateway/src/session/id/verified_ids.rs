@@ -116,8 +116,7 @@ mod tests {
     use super::*;
     use crate::mcp::revision::Revision;
     use crate::session::client_capabilities::ClientCapabilities;
-    use crate::session::record::Incarnation;
-    use crate::session::record::{PrincipalTag, RecordKey};
+    use crate::session::record::{Incarnation, PrincipalTag, RecordKey};
 
     fn id(number: u32) -> SessionId {
         SessionId {

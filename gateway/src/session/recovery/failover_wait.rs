@@ -67,8 +67,7 @@ mod tests {
     use super::*;
     use crate::mcp::revision::Revision;
     use crate::session::client_capabilities::ClientCapabilities;
-    use crate::session::record::Incarnation;
-    use crate::session::record::{PrincipalTag, RecordKey};
+    use crate::session::record::{Incarnation, PrincipalTag, RecordKey};
 
     const CREATED: u32 = 1_800_000_000;
     const TTL: Duration = Duration::from_secs(30 * 60);
