@@ -110,12 +110,21 @@ fn entries(
     secrets: &Secrets,
 ) -> anyhow::Result<BTreeMap<String, String>> {
     if let Some(source) = &volume.config_map {
-        for config_map in [&children.startup, &children.hot] {
-            if config_map.metadata.name.as_deref() == Some(&source.name) {
-                return Ok(config_map.data.clone().unwrap_or_default());
+        return config_map(children, &source.name)
+            .with_context(|| format!("no ConfigMap {} is rendered", source.name));
+    }
+    if let Some(projected) = &volume.projected {
+        let mut entries = BTreeMap::new();
+        for source in projected.sources.iter().flatten() {
+            let source = source.config_map.as_ref();
+            let source = source.with_context(|| format!("what is in volume {}?", volume.name))?;
+            match config_map(children, &source.name) {
+                Some(found) => entries.extend(found),
+                None if source.optional == Some(true) => {}
+                None => bail!("no ConfigMap {} is rendered", source.name),
             }
         }
-        bail!("no ConfigMap {} is rendered", source.name);
+        return Ok(entries);
     }
     let source = volume
         .secret
@@ -126,6 +135,13 @@ fn entries(
         .get(name)
         .cloned()
         .with_context(|| format!("there is no Secret {name}"))
+}
+
+/// The entries of a ConfigMap among `children`.
+fn config_map(children: &Children, name: &str) -> Option<BTreeMap<String, String>> {
+    let mut all = children.hot.iter().chain([&children.startup]);
+    let found = all.find(|config_map| config_map.metadata.name.as_deref() == Some(name))?;
+    Some(found.data.clone().unwrap_or_default())
 }
 
 fn secret<'a>(secrets: &'a Secrets, name: &str, key: &str) -> anyhow::Result<&'a str> {

@@ -47,6 +47,24 @@ pub fn unused_startup_configs<'a>(
         .collect()
 }
 
+/// The ConfigMaps among `config_maps` that were a part of the hot configuration and are none of its current parts.
+pub fn unused_hot_parts<'a>(
+    server: &VirtualMCPServer,
+    parts: &[ConfigMap],
+    config_maps: impl IntoIterator<Item = &'a ConfigMap>,
+) -> Vec<&'a ConfigMap> {
+    let is_current =
+        |config_map: &ConfigMap| parts.iter().any(|part| part.name_any() == config_map.name_any());
+    config_maps
+        .into_iter()
+        .filter(|config_map| {
+            config_map.labels().get(labels::CONFIG).map(String::as_str) == Some("hot")
+                && owner::is_controlled_by(*config_map, server)
+                && !is_current(config_map)
+        })
+        .collect()
+}
+
 fn mounted_config_maps(pod: &PodSpec) -> impl Iterator<Item = String> {
     let volumes = pod.volumes.iter().flatten();
     volumes.filter_map(|volume| volume.config_map.as_ref().map(|source| source.name.clone()))
@@ -110,6 +128,19 @@ mod tests {
     #[test]
     fn startup_config_is_kept_while_replica_set_uses_it() {
         assert_eq!(unused(2), ["old"]);
+    }
+
+    #[test]
+    fn hot_part_that_is_not_rendered_is_unused() {
+        let all = [
+            config_map("backends", "ours", "hot"),
+            config_map("backends-1", "ours", "hot"),
+            config_map("backends-2", "theirs", "hot"),
+            config_map("current", "ours", "startup"),
+        ];
+        let unused = unused_hot_parts(&server(), &all[..1], &all);
+        let names: Vec<String> = unused.iter().map(|config_map| config_map.name_any()).collect();
+        assert_eq!(names, ["backends-1"]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ mod schema_validation;
 #[cfg(test)]
 mod schema_validation_tests;
 mod session_storage;
+pub mod split_file;
 mod timeouts;
 
 use std::net::{Ipv4Addr, SocketAddr};

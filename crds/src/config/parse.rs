@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 
 use super::{GatewayConfig, HotConfig, schema};
-use crate::config::{location, schema_validation};
+use crate::config::{location, schema_validation, split_file};
 
 /// Why a configuration cannot be used. The message is for the author of the file.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +90,7 @@ impl GatewayConfig {
         let Some(path) = self.hot_path(file) else {
             return Ok(None);
         };
-        match read(&path) {
+        match split_file::read_parts(&path) {
             Ok(hot) => Ok(Some((path, hot))),
             Err(ConfigError::Unreadable { source, .. }) => {
                 let message = format!(

@@ -20,7 +20,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use secrecy::SecretString;
 pub use vmcp_crds::config::BackendTransport;
-use vmcp_crds::config::{GatewayConfig, LogLevel, read};
+use vmcp_crds::config::{GatewayConfig, LogLevel, read, split_file};
 
 pub use access::{AccessPolicy, HostPort, Origin};
 pub use aggregation::{
@@ -274,6 +274,6 @@ impl HotSettings {
     /// # Errors
     /// As [`Config::load`].
     pub fn load(file: &Path) -> Result<Self, InvalidConfig> {
-        validate::hot_file(&read(file)?, file)
+        validate::hot_file(&split_file::read_parts(file)?, file)
     }
 }

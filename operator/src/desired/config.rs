@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
 use vmcp_crds::config::rules::{self, FieldError, range};
+use vmcp_crds::config::split_file::{self, MAX_PARTS};
 use vmcp_crds::config::{
     AggregationConfig, BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig,
     IncomingAuth, Listeners, SessionKeys, SessionStorage,
@@ -20,8 +21,8 @@ pub(super) const STARTUP_FILE: &str = "gateway.yaml";
 /// Key in the hot ConfigMap.
 pub(super) const HOT_FILE: &str = "backends.yaml";
 
-/// Maximum size of the hot file: the API server rejects ConfigMaps of more than 1 MiB.
-const MAX_CONFIG_BYTES: usize = 1_000_000;
+/// Maximum size of a part of the hot file: the API server rejects ConfigMaps of more than 1 MiB.
+const MAX_PART_BYTES: usize = 1_000_000;
 
 /// One MCP server of the group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct ConfigFiles {
     pub startup_hash: String,
     /// The text of the hot file.
     pub hot: String,
+    /// The parts of the hot file. A text that fits into one ConfigMap is one part.
+    pub hot_parts: Vec<String>,
     /// [`config_hash`] of the hot file.
     pub hot_hash: String,
     /// The longest time limit of a call to one of the backends.
@@ -106,9 +109,9 @@ pub enum ConfigRenderError {
         /// What was found and what is allowed.
         problem: String,
     },
-    /// The hot file is too big for a ConfigMap.
+    /// The hot file is too big.
     #[error(
-        "the backends of the group need {0} bytes of configuration, but a ConfigMap holds {MAX_CONFIG_BYTES}: split the group"
+        "the backends of the group need {0} bytes of configuration, but {MAX_PARTS} ConfigMaps hold {MAX_PART_BYTES} each: split the group"
     )]
     TooBig(usize),
     /// The gateway's own parser rejects the files.
@@ -133,9 +136,7 @@ pub fn config_files(
     let longest_call = longest_call(&hot.backends);
     let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot)?;
-    if hot.len() > MAX_CONFIG_BYTES {
-        return Err(ConfigRenderError::TooBig(hot.len()));
-    }
+    let hot_parts = split_file::split(&hot, MAX_PART_BYTES).ok_or(ConfigRenderError::TooBig(hot.len()))?;
     GatewayConfig::parse(&startup, Path::new(STARTUP_FILE))?;
     HotConfig::parse(&hot, Path::new(HOT_FILE))?;
     Ok(ConfigFiles {
@@ -143,6 +144,7 @@ pub fn config_files(
         startup,
         hot_hash: config_hash(&hot),
         hot,
+        hot_parts,
         longest_call,
     })
 }

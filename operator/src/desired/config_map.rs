@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ConfigMap;
+use vmcp_crds::config::split_file;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 use super::config::{HOT_FILE, STARTUP_FILE};
@@ -18,9 +19,13 @@ pub(super) fn startup(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigM
     }
 }
 
-/// The hot configuration. Its name is constant, so that a change reaches running pods.
-pub(super) fn hot(server: &VirtualMCPServer, files: &ConfigFiles) -> ConfigMap {
-    config_map(server, names::hot_config(server), "hot", HOT_FILE, &files.hot)
+/// The parts of the hot configuration. Their names are constant, so that a change reaches running pods.
+pub(super) fn hot(server: &VirtualMCPServer, files: &ConfigFiles) -> Vec<ConfigMap> {
+    let part = |(index, text): (usize, &String)| {
+        let file = split_file::part_name(HOT_FILE, index);
+        config_map(server, names::hot_config(server, index), "hot", &file, text)
+    };
+    files.hot_parts.iter().enumerate().map(part).collect()
 }
 
 fn config_map(server: &VirtualMCPServer, name: String, part: &str, file: &str, text: &str) -> ConfigMap {

@@ -5,14 +5,15 @@ use std::path::Path;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-    KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec,
-    Probe, ResourceRequirements, SeccompProfile, SecretKeySelector, SecretVolumeSource, SecurityContext,
-    TopologySpreadConstraint, Volume, VolumeMount,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
+    HTTPGetAction, KeyToPath, LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ProjectedVolumeSource, ResourceRequirements, SeccompProfile, SecretKeySelector,
+    SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use vmcp_crds::config::split_file::MAX_PARTS;
 use vmcp_crds::config::{Duration, ListenerTls, REDIS_PASSWORD_ENV};
 use vmcp_crds::v1alpha1::{EndpointTls, SecretKeyRef, VirtualMCPServer};
 
@@ -211,6 +212,35 @@ pub(super) fn listener_tls(server: &VirtualMCPServer) -> Option<ListenerTls> {
         .map(|_| ListenerTls { cert_file, key_file })
 }
 
+/// The volume with the hot configuration. With several parts it has places for all parts that may come, so that their number can change
+/// without new pods.
+fn backends_volume(server: &VirtualMCPServer, files: &ConfigFiles) -> Volume {
+    let mut volume = Volume {
+        name: "backends".to_owned(),
+        ..Volume::default()
+    };
+    if files.hot_parts.len() == 1 {
+        volume.config_map = Some(ConfigMapVolumeSource {
+            name: names::hot_config(server, 0),
+            ..ConfigMapVolumeSource::default()
+        });
+        return volume;
+    }
+    let part = |index| VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: names::hot_config(server, index),
+            optional: (index > 0).then_some(true),
+            items: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    volume.projected = Some(ProjectedVolumeSource {
+        sources: Some((0..MAX_PARTS).map(part).collect()),
+        ..ProjectedVolumeSource::default()
+    });
+    volume
+}
+
 /// The volume with the certificate of the endpoint. It is not optional: a new pod waits for the Secret.
 fn certificate_volume(tls: &EndpointTls) -> Volume {
     let item = |key: &str| KeyToPath {
@@ -280,7 +310,7 @@ fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
             "config",
             names::startup_config(server, &inputs.files.startup_hash),
         ),
-        config_map("backends", names::hot_config(server)),
+        backends_volume(server, inputs.files),
         Volume {
             name: "keys".to_owned(),
             secret: Some(SecretVolumeSource {

@@ -47,8 +47,8 @@ pub struct Inputs<'a> {
 pub struct Children {
     /// The start-up configuration; its name contains a hash of its content.
     pub startup: ConfigMap,
-    /// The hot configuration, under a constant name.
-    pub hot: ConfigMap,
+    /// The parts of the hot configuration, under constant names.
+    pub hot: Vec<ConfigMap>,
     /// The identity of the pods, without permissions; `None` if the spec names another.
     pub service_account: Option<ServiceAccount>,
     /// The Deployment of the gateway pods.

@@ -17,10 +17,13 @@ pub fn startup_config(server: &VirtualMCPServer, hash: &str) -> String {
     format!("{}-{}", workload(server), hash.get(..10).unwrap_or(hash))
 }
 
-/// Name of the ConfigMap of the hot configuration.
+/// Name of the ConfigMap of a part of the hot configuration.
 #[must_use]
-pub fn hot_config(server: &VirtualMCPServer) -> String {
-    format!("{}-backends", workload(server))
+pub fn hot_config(server: &VirtualMCPServer, part: usize) -> String {
+    match part {
+        0 => format!("{}-backends", workload(server)),
+        part => format!("{}-backends-{part}", workload(server)),
+    }
 }
 
 /// Name of the Secret with the session keys.

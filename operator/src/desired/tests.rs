@@ -1,5 +1,7 @@
 use serde_json::{Value as Json, json};
+use vmcp_crds::config::split_file;
 use vmcp_crds::config::{AggregationConfig, BackendConfig, GatewayConfig, HotConfig};
+use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::MCPServerEntry;
 
 use super::*;
@@ -76,7 +78,7 @@ fn rendered(spec: &Json, expected_replicas: i32) -> Children {
 fn children_of_server_with_redis_match_snapshots() {
     let children = rendered(&redis(), 2);
     insta::assert_yaml_snapshot!("startup", children.startup);
-    insta::assert_yaml_snapshot!("hot", children.hot);
+    insta::assert_yaml_snapshot!("hot", children.hot[0]);
     insta::assert_yaml_snapshot!("service_account", children.service_account);
     insta::assert_yaml_snapshot!("deployment", children.deployment);
     insta::assert_yaml_snapshot!("service", children.service);
@@ -446,10 +448,7 @@ fn route_without_path_and_oidc_has_one_plain_rule() {
 fn hosts_resource_and_url_follow_from_route() {
     let spec = routed(&json!({"path": "/team-a/mcp"}), &oidc(&json!({})));
     let routed_server = server(&spec);
-    assert_eq!(
-        names::url(&routed_server),
-        "https://tools.example.com/team-a/mcp"
-    );
+    assert_eq!(names::url(&routed_server), "https://tools.example.com/team-a/mcp");
     let files = config_files(&routed_server, &backends()).unwrap();
     let hot = HotConfig::parse(&files.hot, "x".as_ref()).unwrap();
     assert_eq!(
@@ -522,16 +521,85 @@ fn applied_objects_contain_no_null() {
     }
 }
 
-#[test]
-fn too_many_backends_for_config_map_are_rejected() {
-    let many: Vec<Backend> = (0..20_000)
+/// Backends that need about `megabytes` of configuration.
+fn many_backends(megabytes: usize) -> Vec<Backend> {
+    let path = "x".repeat(2000);
+    (0..megabytes * 500)
         .map(|number| {
             backend(
                 &format!("backend-{number}"),
-                &format!("http://backend-{number}.a-rather-long-name.svc:8000/mcp"),
+                &format!("http://backend-{number}/{path}"),
             )
         })
+        .collect()
+}
+
+// A configuration that is larger than a ConfigMap is split. The number of parts is not in the pod template, so that it can change without
+// new pods, and what fits into one ConfigMap is rendered as before.
+#[test]
+fn large_configuration_is_split_over_config_maps() {
+    let server = server(&redis());
+    let of_size = |megabytes| {
+        let files = config_files(&server, &many_backends(megabytes)).unwrap();
+        let inputs = Inputs {
+            files: &files,
+            default_image: "vmcp-gateway:test",
+            password_mac: None,
+            expected_replicas: 1,
+        };
+        (children(&server, &inputs), files)
+    };
+    let (two, files) = of_size(2);
+    let names: Vec<&str> = two
+        .hot
+        .iter()
+        .filter_map(|part| part.metadata.name.as_deref())
         .collect();
-    let problem = config_files(&server(&redis()), &many).unwrap_err().to_string();
+    assert_eq!(
+        names,
+        [
+            "vmcp-everything-backends",
+            "vmcp-everything-backends-1",
+            "vmcp-everything-backends-2"
+        ]
+    );
+    // The gateway reads the parts from one directory, and reports the hash of the whole.
+    let directory = tempfile::tempdir().unwrap();
+    for part in &two.hot {
+        for (name, text) in part.data.as_ref().unwrap() {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+    }
+    let whole = split_file::read_parts(&directory.path().join("backends.yaml")).unwrap();
+    assert_eq!(config_hash(&whole), files.hot_hash);
+    assert_eq!(
+        HotConfig::parse(&whole, "x".as_ref()).unwrap().backends.len(),
+        1000
+    );
+
+    assert_eq!(of_size(4).0.deployment, two.deployment);
+    let volume = |children: &Children| {
+        let pod = children.deployment.spec.template.spec.clone().unwrap();
+        let volumes = pod.volumes.unwrap();
+        volumes
+            .into_iter()
+            .find(|volume| volume.name == "backends")
+            .unwrap()
+    };
+    let sources = volume(&two).projected.unwrap().sources.unwrap();
+    assert!(sources.len() > 3 && sources[0].config_map.as_ref().unwrap().optional.is_none());
+    assert!(
+        sources[1..]
+            .iter()
+            .all(|source| source.config_map.as_ref().unwrap().optional == Some(true))
+    );
+    assert!(volume(&rendered(&redis(), 1)).config_map.is_some());
+}
+
+#[test]
+fn too_many_backends_for_all_config_maps_are_rejected() {
+    let problem = config_files(&server(&redis()), &many_backends(17))
+        .unwrap_err()
+        .to_string();
     assert!(problem.contains("split the group"), "{problem}");
 }

@@ -25,8 +25,10 @@ impl Reconciler<'_> {
         }
         self.apply_child(state, &stores.config_maps, &children.startup)
             .await?;
-        self.apply_child(state, &stores.config_maps, &children.hot)
-            .await?;
+        // The first part names the hash of the whole, so it is the last.
+        for part in children.hot.iter().rev() {
+            self.apply_child(state, &stores.config_maps, part).await?;
+        }
         self.apply_child(state, &stores.services, &children.service)
             .await?;
         match &children.disruption_budget {
@@ -88,7 +90,11 @@ impl Reconciler<'_> {
         }
     }
 
-    pub(super) async fn remove_unused_configs(&self, state: &ServerState) -> Result<(), Error> {
+    pub(super) async fn remove_unused_configs(
+        &self,
+        state: &ServerState,
+        hot: &[ConfigMap],
+    ) -> Result<(), Error> {
         let Some(deployment) = self.deployment(state) else {
             return Ok(());
         };
@@ -96,7 +102,9 @@ impl Reconciler<'_> {
         let config_maps = self.labeled_objects(&self.context.stores.config_maps);
         let sets = sets.iter().map(|set| &**set);
         let config_maps = config_maps.iter().map(|config_map| &**config_map);
-        for unused in prune::unused_startup_configs(self.server, &deployment, sets, config_maps) {
+        let unused = prune::unused_startup_configs(self.server, &deployment, sets, config_maps.clone());
+        let unused_parts = prune::unused_hot_parts(self.server, hot, config_maps);
+        for unused in unused.into_iter().chain(unused_parts) {
             self.delete::<ConfigMap>(unused).await?;
         }
         Ok(())

@@ -180,7 +180,7 @@ impl Reconciler<'_> {
             .reconcile_optional(state, children.pod_monitor.as_ref(), had_monitor)
             .await?;
         findings.pod_monitor = Some(monitor);
-        self.remove_unused_configs(state).await?;
+        self.remove_unused_configs(state, &children.hot).await?;
         let token = key.status_token(&self.namespace, &self.server.name_any());
         findings.gateways = self
             .context

@@ -13,7 +13,7 @@ use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::fake_gateway::FakeGateway;
-use crate::harness::Harness;
+use crate::harness::{Harness, eventually};
 
 /// The hash of the hot configuration in its ConfigMap.
 pub(crate) async fn rendered_hash(harness: &Harness) -> String {
@@ -159,4 +159,53 @@ async fn config_rejected_by_gateway_is_reported() {
     gateway.report("hotConfigHash", json!(rendered_hash(&harness).await));
     harness.wait_for_status("ConfigValid", "True").await;
     harness.wait_for_status("Ready", "True").await;
+}
+
+// A configuration that is larger than a ConfigMap is split over several. Parts that are no longer needed are deleted.
+#[requires(api_server)]
+#[tokio::test]
+async fn large_configuration_is_split_and_unused_parts_deleted() {
+    let harness = Harness::start("split").await;
+    harness.apply_group(&[]).await;
+    let names: Vec<String> = (0..1000)
+        .map(|number| format!("{number:0>4}{}", "x".repeat(200)))
+        .collect();
+    let large = |name: &str| {
+        json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name},
+            "spec": {"groupRef": {"name": "group"}, "url": "http://large", "tools": {"allow": names, "deny": names}},
+        })
+    };
+    for name in ["a", "b", "c", "d"] {
+        harness.apply(&large(name)).await;
+    }
+    harness.apply_server(json!({})).await;
+    let second: ConfigMap = harness.wait_for_object("vmcp-x-backends-1").await;
+    assert!(second.data.unwrap().contains_key("backends.yaml.1"));
+    let first: ConfigMap = harness.wait_for_object("vmcp-x-backends").await;
+    assert!(first.data.unwrap()["backends.yaml"].starts_with("parts: {count: 2, hash: "));
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    let pod = deployment.spec.template.spec.unwrap();
+    let volumes = pod.volumes.unwrap();
+    let volume = volumes.iter().find(|volume| volume.name == "backends").unwrap();
+    assert!(volume.projected.is_some());
+
+    let entries = harness.api::<MCPServerEntry>();
+    for name in ["b", "c", "d"] {
+        entries.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    let config_maps = harness.api::<ConfigMap>();
+    eventually("the second part is deleted", async || {
+        let second = config_maps.get_opt("vmcp-x-backends-1").await.unwrap();
+        second.is_none().then_some(())
+    })
+    .await;
+    let whole = |hot: &ConfigMap| {
+        hot.data.as_ref()?["backends.yaml"]
+            .starts_with("backends:")
+            .then_some(())
+    };
+    harness
+        .wait_for("the first part is the whole", "vmcp-x-backends", whole)
+        .await;
 }

@@ -284,3 +284,23 @@ fn tls_with_an_http_backend_is_rejected() {
         "{error}"
     );
 }
+
+// A hot file in several parts is read as one, and its hash is that of the whole.
+#[test]
+fn hot_file_in_parts_is_read_as_one() {
+    use vmcp_crds::config::split_file::{part_name, split};
+    let backend = |number| format!("- {{name: b-{number}, url: 'http://b-{number}:8000/mcp'}}\n");
+    let whole = format!("backends:\n{}", (0..200).map(backend).collect::<String>());
+    let parts = split(&whole, 4096).unwrap();
+    assert!(parts.len() > 2, "{}", parts.len());
+    let directory = tempfile::tempdir().unwrap();
+    for (index, part) in parts.iter().enumerate() {
+        std::fs::write(directory.path().join(part_name("hot.yaml", index)), part).unwrap();
+    }
+    let hot = HotSettings::load(&directory.path().join("hot.yaml")).unwrap();
+    assert_eq!(hot.backends.len(), 200);
+    assert_eq!(hot.hash, vmcp_crds::status::config_hash(&whole));
+    std::fs::write(directory.path().join("hot.yaml.1"), "").unwrap();
+    let error = HotSettings::load(&directory.path().join("hot.yaml")).unwrap_err();
+    assert!(error.to_string().contains("do not belong together"), "{error}");
+}
