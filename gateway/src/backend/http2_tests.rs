@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use http::Request;
 use http_body_util::Full;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
@@ -233,4 +236,68 @@ async fn ca_file_certificates_are_trusted_and_reread() {
     std::fs::write(&garbage, "nothing").unwrap();
     let reason = tls_files(&garbage).client_config().await.unwrap_err();
     assert!(reason.contains("garbage has no certificate"), "{reason}");
+}
+
+/// Answers every request on every connection, and counts the connections.
+async fn serve_http1(listener: &TcpListener, acceptor: &TlsAcceptor, count: &AtomicUsize) {
+    let mut serving = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (connection, _) = accepted.unwrap();
+                serving.push(async move {
+                    let Ok(mut connection) = acceptor.accept(connection).await else { return };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let mut request = [0; 4096];
+                    while connection.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                        if connection.write_all(answer).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            Some(()) = serving.next() => {}
+        }
+    }
+}
+
+/// A connection is used again while the files stay the same, and not after they have changed.
+#[tokio::test]
+async fn changed_tls_file_ends_reuse_of_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (server, other) = (self_signed_for("127.0.0.1", b"http/1.1"), self_signed("other"));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.crt");
+    std::fs::write(&file, &server.pem).unwrap();
+    let (pool, uri) = pool(listener.local_addr().unwrap(), &file);
+    let count = AtomicUsize::new(0);
+    let send = async || {
+        let mut request = Request::new(Full::new(Bytes::new()));
+        *request.uri_mut() = uri.clone();
+        let response = pool.send(request, Some(Duration::from_secs(10))).await;
+        response.map(|response| response.status().as_u16())
+    };
+    let sending = async {
+        for _ in 0..5 {
+            assert_eq!(send().await.unwrap(), 200);
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        std::fs::write(&file, format!("{}{}", other.pem, server.pem)).unwrap();
+        while count.load(Ordering::Relaxed) == 1 {
+            assert_eq!(send().await.unwrap(), 200);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // A server that is no longer trusted gets no request, although its connection is open.
+        std::fs::write(&file, &other.pem).unwrap();
+        while send().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+    };
+    let limited = tokio::time::timeout(Duration::from_secs(30), sending);
+    tokio::select! {
+        () = serve_http1(&listener, &server.acceptor, &count) => unreachable!("the server never ends"),
+        done = limited => done.unwrap(),
+    }
 }

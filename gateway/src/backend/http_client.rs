@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{Request, Response, Uri};
 use http_body_util::Full;
@@ -56,11 +57,29 @@ type PoolClient = Client<ConnectTimeout, Full<Bytes>>;
 /// The connections to one backend, or to one of its addresses.
 #[derive(Debug)]
 pub(super) struct ConnectionPool {
-    client: PoolClient,
+    connections: ArcSwap<Connections>,
     connector: ConnectTimeout,
     protocol: Arc<NegotiatedProtocol>,
+}
+
+/// Connections that were opened with the same content of the TLS files.
+#[derive(Debug)]
+struct Connections {
+    /// The [`TlsFiles::version`] of the content.
+    version: u64,
+    client: PoolClient,
     /// A second set of connections, for requests that the server did not process on the first.
     second: OnceLock<PoolClient>,
+}
+
+impl Connections {
+    fn new(version: u64, connector: &ConnectTimeout) -> Self {
+        Self {
+            version,
+            client: client(connector),
+            second: OnceLock::new(),
+        }
+    }
 }
 
 /// Why a request has no response.
@@ -144,10 +163,9 @@ impl HttpClient {
             fair_queue: self.tasks.fair_queue().clone(),
         };
         ConnectionPool {
-            client: client(&connector),
+            connections: ArcSwap::from_pointee(Connections::new(0, &connector)),
             connector,
             protocol,
-            second: OnceLock::new(),
         }
     }
 }
@@ -186,6 +204,22 @@ impl ConnectionPool {
         uri.scheme() == Some(&http::uri::Scheme::HTTPS) && !self.protocol.is_http1()
     }
 
+    /// The connections for new requests. After a change of the TLS files there are new ones: requests on the old ones finish, and then those
+    /// are closed.
+    async fn connections(&self) -> Arc<Connections> {
+        let current = self.connections.load_full();
+        let Some(files) = &self.connector.inner.tls_files else {
+            return current;
+        };
+        let version = files.version().await;
+        if current.version == version {
+            return current;
+        }
+        let fresh = Arc::new(Connections::new(version, &self.connector));
+        self.connections.store(Arc::clone(&fresh));
+        fresh
+    }
+
     /// Sends `request` and waits for the response head, at most for `first_byte` if given. A request that the server reports as not
     /// processed (RFC 9113, 6.8 and 8.7) is sent once more, on another connection.
     pub(super) async fn send(
@@ -196,7 +230,8 @@ impl ConnectionPool {
         let again = self
             .can_send_again(request.uri())
             .then(|| Box::new(request.clone()));
-        let answer = self.client.request(request);
+        let connections = self.connections().await;
+        let answer = connections.client.request(request);
         let outcome = match first_byte {
             None => answer.await.map_err(|error| failure(&error)),
             Some(limit) => Box::pin(within(limit, answer)).await,
@@ -208,7 +243,7 @@ impl ConnectionPool {
         match (failure, again) {
             (SendError::Other(BackendError::NotProcessed(reason)), Some(again)) => {
                 tracing::debug!(reason, "request not processed; retrying on another connection");
-                let second = self.second.get_or_init(|| client(&self.connector));
+                let second = connections.second.get_or_init(|| client(&self.connector));
                 Box::pin(send_second(second.request(*again), first_byte)).await
             }
             (failure, _) => Err(failure),

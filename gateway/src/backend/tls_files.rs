@@ -1,16 +1,20 @@
 //! TLS with a backend whose configuration names files: trusted authorities, a client certificate, or both.
 //!
-//! The files are read for each new connection, so renewed certificates are used without a restart. When one becomes unreadable, the last
-//! good content stays in use.
+//! The files are read for each new connection, so renewed certificates are used without a restart, and once per second while requests are
+//! sent, so that no request uses a connection that was opened with other content. When one becomes unreadable, the last good content
+//! stays in use.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
 
 use crate::backend::http_client::with_alpn;
 use crate::certificates::{self, CertificatePair, PairText, Trust, Verifier};
@@ -21,7 +25,14 @@ use crate::config::UpstreamTls;
 pub(super) struct TlsFiles {
     files: UpstreamTls,
     last: Mutex<Option<(Content, Arc<ClientConfig>)>>,
+    /// Counts the changes of the content.
+    version: AtomicU64,
+    /// When the files must be read again.
+    due: Mutex<Option<Instant>>,
 }
+
+/// The maximum age of the content while requests are sent.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The content of the files.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +47,29 @@ impl TlsFiles {
         (*files != UpstreamTls::default()).then(|| Self {
             files: files.clone(),
             last: Mutex::default(),
+            version: AtomicU64::default(),
+            due: Mutex::default(),
         })
+    }
+
+    /// Returns the number of changes of the content so far. A connection that was opened with an older one must not be used again.
+    pub(super) async fn version(&self) -> u64 {
+        if self.is_due() {
+            // An unusable file is reported when a connection is opened.
+            let _ = self.client_config().await;
+        }
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether the files must be read again. Only one of several concurrent callers gets `true`.
+    fn is_due(&self) -> bool {
+        let now = Instant::now();
+        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due = due.is_none_or(|due| now >= due);
+        if is_due {
+            *due = Some(now + MAX_AGE);
+        }
+        is_due
     }
 
     /// Returns the TLS configuration for the current content of the files.
@@ -56,7 +89,10 @@ impl TlsFiles {
             }
         });
         match (made, &*last) {
-            (Ok((content, config)), _) => {
+            (Ok((content, config)), before) => {
+                if before.as_ref().is_none_or(|(before, _)| *before != content) {
+                    self.version.fetch_add(1, Ordering::Release);
+                }
                 *last = Some((content, Arc::clone(&config)));
                 Ok(config)
             }
