@@ -298,7 +298,15 @@ fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
             file: Some(file.clone()),
             ..HeaderSource::default()
         };
-        let headers = [("Authorization", from_env), ("X-Key", from_file)];
+        let of_config = HeaderSource {
+            value: Some("eu-west-1".to_owned()),
+            ..HeaderSource::default()
+        };
+        let headers = [
+            ("Authorization", from_env),
+            ("X-Key", from_file),
+            ("X-Region", of_config),
+        ];
         hot.backends[0].headers = headers.map(|(name, source)| (name.to_owned(), source)).into();
         hot.backends[0].pass_headers = vec!["X-Tenant".to_owned()];
     }
@@ -325,6 +333,7 @@ fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
         "{headers}"
     );
     assert_eq!(headers["x-key"], "s3cret-of-the-file", "{headers}");
+    assert_eq!(headers["x-region"], "eu-west-1", "{headers}");
     assert_eq!(headers["x-tenant"], "acme", "{headers}");
     assert!(!headers.to_string().contains("of-the-client"), "{headers}");
     assert_eq!(headers["te"], Value::Null, "{headers}");

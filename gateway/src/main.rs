@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Parser as _;
 use secrecy::SecretString;
-use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV};
+use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV, without_line_break};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile};
@@ -100,6 +100,7 @@ fn status_token(file: &ConfigFile) -> anyhow::Result<ExitCode> {
 fn load(file: &ConfigFile) -> Result<Config, ExitCode> {
     let password = std::env::var(REDIS_PASSWORD_ENV)
         .ok()
+        .map(|password| without_line_break(&password).to_owned())
         .filter(|password| !password.is_empty());
     preflight::load(&file.config, password.map(SecretString::from)).map_err(|error| {
         eprintln!("vmcp-gateway: {error}");

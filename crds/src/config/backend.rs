@@ -94,6 +94,7 @@ pub struct BackendConfig {
     pub max_answer_bytes: u64,
     /// Headers of every request to the backend, by name, for example `X-Api-Key: {env: API_KEY}`. Headers that HTTP and MCP set
     /// themselves are not allowed. A backend with a header without a value cannot be called; other backends are not affected.
+    #[schemars(extend("maxProperties" = 32, "x-kubernetes-validations" = header_rules()))]
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, HeaderSource>,
     /// Names of headers that are forwarded from the client's requests, for example `[X-Tenant]`. `Authorization`, `Cookie` and the
@@ -255,6 +256,17 @@ fn backend_rules() -> Json {
              || !self.url.matches('^https?://(([0-9]{1,3}[.]){3}[0-9]{1,3}([:/?]|$)|\\\\[)')",
             rules::ADDRESSES_WITHOUT_EFFECT,
         ),
+        cel::rule_of_field(
+            "tls",
+            "!has(self.tls) || !self.url.startsWith('http://')",
+            rules::TLS_WITHOUT_EFFECT,
+        ),
+        cel::rule_of_field(
+            "passHeaders",
+            "!has(self.passHeaders) || !has(self.headers) \
+             || self.passHeaders.all(name, self.headers.all(own, own.lowerAscii() != name.lowerAscii()))",
+            rules::HEADER_IN_BOTH,
+        ),
     ])
 }
 
@@ -265,7 +277,8 @@ fn pattern_rules() -> Json {
     )])
 }
 
-fn passed_header_rules() -> Json {
+/// The rules for a list of names, or a map by name, of headers that the configuration may set in requests to a backend.
+fn header_name_rules() -> Vec<Json> {
     let own: Vec<String> = rules::OWN_HEADERS
         .iter()
         .map(|name| format!("'{name}'"))
@@ -274,17 +287,32 @@ fn passed_header_rules() -> Json {
         "self.all(name, !(name.lowerAscii() in [{}]) && !name.lowerAscii().startsWith('mcp-'))",
         own.join(", ")
     );
-    json!([
+    vec![
         cel::rule(
             "self.all(name, name.matches('^[!#$%&`+.^_|~A-Za-z0-9-]+$'))",
-            rules::HEADER_NAME_EXPECTED
+            rules::HEADER_NAME_EXPECTED,
         ),
         cel::rule(&own, rules::OWN_HEADER),
-        cel::rule(
-            "self.all(name, !(name.lowerAscii() in ['authorization', 'cookie']))",
-            rules::CREDENTIAL_HEADER
-        ),
-    ])
+    ]
+}
+
+fn passed_header_rules() -> Json {
+    let mut all = header_name_rules();
+    all.push(cel::rule(
+        "self.all(name, !(name.lowerAscii() in ['authorization', 'cookie']))",
+        rules::CREDENTIAL_HEADER,
+    ));
+    Json::Array(all)
+}
+
+/// The rules for the map of a backend's headers.
+pub(crate) fn header_rules() -> Json {
+    let mut all = header_name_rules();
+    all.push(cel::rule(
+        "self.all(name, self.all(other, name == other || name.lowerAscii() != other.lowerAscii()))",
+        rules::DUPLICATE_HEADER,
+    ));
+    Json::Array(all)
 }
 
 /// The rules for the names in a map of overrides: each matches `pattern`, and none is given twice.

@@ -58,11 +58,15 @@ fn hide_secrets(config: &mut Json) {
             {
                 HIDDEN.clone_into(prefix);
             }
+            // It is not for secrets, but may hold one.
+            if let Some(Json::String(value)) = header.get_mut("value") {
+                HIDDEN.clone_into(value);
+            }
         }
     }
 }
 
-/// Replacement for a secret in a URL or a header prefix.
+/// Replacement for a secret in a URL or a header.
 const HIDDEN: &str = "***";
 
 /// Whether `prefix` is only the name of an authentication scheme, such as `Bearer ` (RFC 9110, 11.1), and so no secret.
@@ -172,7 +176,7 @@ mod tests {
         let config = parse(
             "{version: v1, incomingAuth: {type: oidc, oidc: {issuer: 'https://i', audience: a, jwksUrl: 'https://i/keys?code=s3cret'}}, \
              hot: {backends: [{name: a, url: 'http://a/mcp?key=s3cret', headers: {\
-             Authorization: {env: A, prefix: 'bearer '}, X-Key: {env: B, prefix: 's3cret '}}}]}}",
+             Authorization: {env: A, prefix: 'bearer '}, X-Key: {env: B, prefix: 's3cret '}, X-Region: {value: s3cret}}}]}}",
         );
         let effective = config.effective();
         for (path, expected) in [
@@ -181,6 +185,7 @@ mod tests {
             ("/incomingAuth/oidc/issuer", "https://i"),
             ("/hot/backends/0/headers/Authorization/prefix", "bearer "),
             ("/hot/backends/0/headers/X-Key/prefix", "***"),
+            ("/hot/backends/0/headers/X-Region/value", "***"),
         ] {
             assert_eq!(effective.pointer(path), Some(&expected.into()), "{path}");
         }

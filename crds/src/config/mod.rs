@@ -69,6 +69,13 @@ pub use timeouts::Timeouts;
 /// users can keep their Secrets and manifests.
 pub const REDIS_PASSWORD_ENV: &str = "THV_SESSION_REDIS_PASSWORD";
 
+/// The password in the value of an environment variable or a Secret: without one line break at the end, which editors and `echo` add.
+#[must_use]
+pub fn without_line_break(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
+}
+
 /// The version of the file format. A file with another version is rejected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ConfigVersion {

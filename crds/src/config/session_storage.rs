@@ -190,6 +190,7 @@ pub struct RedisCluster {
 /// connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = tls_rules()))]
 pub struct RedisTls {
     /// PEM file with trusted certificate authorities, instead of those that the system trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,6 +202,10 @@ pub struct RedisTls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
     /// Name in the certificate of Redis, if it differs from the host in the address, for example `redis.tools.svc`.
+    #[schemars(
+        length(max = 253),
+        extend("x-kubernetes-validations" = [cel::rule("self.matches('^[^:/ ]+$')", rules::SERVER_NAME_EXPECTED)])
+    )]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_name: Option<String>,
     /// Accepts every certificate. Anyone on the network path to Redis can then read and change sessions.
@@ -270,6 +275,7 @@ fn storage_rules() -> Json {
         ("sentinel", None),
         ("cluster", None),
         ("username", None),
+        ("tls", None),
         ("db", Some("0".to_owned())),
         ("keyPrefix", Some(format!("'{}'", default.key_prefix))),
         ("maxStaleness", Some(format!("'{}'", default.max_staleness))),
@@ -286,6 +292,15 @@ fn storage_rules() -> Json {
         all.push(cel::rule_of_field(field, &rule, rules::WITHOUT_EFFECT_IN_MEMORY));
     }
     Json::Array(all)
+}
+
+/// In a resource, `caBundleRef` stands for `caFile`.
+fn tls_rules() -> Json {
+    json!([cel::rule_of_field(
+        "insecureSkipVerify",
+        "!has(self.insecureSkipVerify) || !self.insecureSkipVerify || !(has(self.caBundleRef) || has(self.serverName))",
+        rules::SKIP_VERIFY_WITH_TRUST,
+    )])
 }
 
 fn address_rules() -> Json {

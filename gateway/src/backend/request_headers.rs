@@ -1,6 +1,6 @@
 //! The configured headers of every request to a backend.
 //!
-//! Values are usually secrets. They come from the environment or from files, are never logged, and are read again when a file changes, as
+//! Values are usually secrets. They come from the environment, from files or from the configuration, are never logged, and are read again when a file changes, as
 //! mounted Secrets do.
 
 use std::sync::{Mutex, PoisonError};
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::Instant;
+use vmcp_crds::config::rules;
 
 use super::BackendError;
 use crate::config::{ConfiguredHeader, HeaderSource};
@@ -65,6 +66,7 @@ impl HeaderValueSource {
                 let reason = |error| format!("the file {} cannot be read: {error}", file.display());
                 (text.map_err(reason), Some(Instant::now() + FILE_MAX_AGE))
             }
+            HeaderSource::Value(value) => (Ok(value.clone()), None),
         };
         let value = read.and_then(|text| self.header_value(&text));
         let value = match (value, known) {
@@ -84,15 +86,7 @@ impl HeaderValueSource {
     }
 
     fn header_value(&self, text: &str) -> Result<HeaderValue, String> {
-        let text = text.trim_end_matches(['\r', '\n']);
-        if text.is_empty() {
-            return Err("its value is empty".to_owned());
-        }
-        let value = HeaderValue::from_str(&format!("{}{text}", self.header.prefix));
-        let mut value =
-            value.map_err(|_| "its value contains a character that a header must not contain".to_owned())?;
-        value.set_sensitive(true);
-        Ok(value)
+        rules::header_value(&self.header.prefix, text).map_err(|problem| format!("its value {problem}"))
     }
 
     fn missing(&self, reason: &str) -> BackendError {

@@ -1,5 +1,6 @@
 //! Connections and requests to a backend: validated settings.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,12 +53,25 @@ pub struct ConfiguredHeader {
 }
 
 /// Source of a configured header's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum HeaderSource {
     /// An environment variable of this name.
     Env(String),
     /// A file, which may change while the process runs.
     File(PathBuf),
+    /// The value itself.
+    Value(String),
+}
+
+// The value is not for secrets, but may hold one.
+impl fmt::Debug for HeaderSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(variable) => f.debug_tuple("Env").field(variable).finish(),
+            Self::File(file) => f.debug_tuple("File").field(file).finish(),
+            Self::Value(_) => f.write_str("Value(..)"),
+        }
+    }
 }
 
 /// Time limits of a backend's connections and responses.

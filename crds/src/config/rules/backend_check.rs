@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use http::HeaderValue;
 use http::uri::{Scheme, Uri};
 
 use super::super::{
     AggregationConfig, AnnotationOverride, BackendConfig, BackendTransport, CatalogScope, ConflictStrategy,
-    Duration, Timeouts,
+    Duration, HeaderSource, Timeouts,
 };
 use super::aggregation_check::{MAX_NAME_BYTES, is_name_byte};
 use super::range::{self, DurationRange};
@@ -162,8 +163,7 @@ impl BackendConfig {
         }
         let Some(tls) = &self.tls else { return Ok(()) };
         if url.is_some_and(|url| url.scheme() == Some(&Scheme::HTTP)) {
-            let message = "has no effect with an http URL; use https in the URL, or remove it";
-            return Err(("tls".into(), message.to_owned()));
+            return Err(("tls".into(), words::TLS_WITHOUT_EFFECT.to_owned()));
         }
         match (&tls.cert_file, &tls.key_file) {
             (Some(_), None) => Err(("tls.certFile".into(), "requires keyFile".to_owned())),
@@ -181,26 +181,42 @@ impl BackendConfig {
                 Err(message) => return refuse(message),
             };
             if !names.insert(parsed) {
-                return refuse("duplicate header; names are not case-sensitive".to_owned());
+                return refuse(words::DUPLICATE_HEADER.to_owned());
             }
-            if http::HeaderValue::from_str(&source.prefix).is_err() {
-                return refuse("`prefix` has characters that are not allowed in a header".to_owned());
-            }
-            if source.env.is_some() == source.file.is_some() {
-                return refuse("needs exactly one of `env` and `file`".to_owned());
+            if let Err(message) = source.check() {
+                return refuse(message.to_owned());
             }
         }
         for (index, name) in self.pass_headers.iter().enumerate() {
             let refuse = |message: String| Err((format!("passHeaders[{index}]").into(), message));
             match passed_header(name) {
                 Ok(parsed) if names.contains(&parsed) => {
-                    return refuse(format!(
-                        "{name:?} is also in `headers`; remove it from one of them"
-                    ));
+                    return refuse(format!("{name:?} {}", words::HEADER_IN_BOTH));
                 }
                 Ok(_) => {}
                 Err(message) => return refuse(message),
             }
+        }
+        Ok(())
+    }
+}
+
+impl HeaderSource {
+    /// Checks the rules that the types do not express.
+    ///
+    /// # Errors
+    /// Why the source is invalid. The message does not contain the value.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let sources = [self.env.is_some(), self.file.is_some(), self.value.is_some()];
+        if sources.iter().filter(|is_set| **is_set).count() != 1 {
+            return Err(words::HEADER_SOURCE_EXPECTED);
+        }
+        if HeaderValue::from_str(&self.prefix).is_err() {
+            return Err(words::HEADER_PREFIX_EXPECTED);
+        }
+        let is_valid = |value: &String| !value.is_empty() && HeaderValue::from_str(value).is_ok();
+        if !self.value.as_ref().is_none_or(is_valid) {
+            return Err(words::HEADER_VALUE_EXPECTED);
         }
         Ok(())
     }

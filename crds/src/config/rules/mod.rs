@@ -11,7 +11,7 @@ mod words;
 use std::borrow::Cow;
 
 use http::Uri;
-use http::header::{AUTHORIZATION, COOKIE, HeaderName};
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, HeaderValue};
 use http::uri::{Authority, Scheme};
 
 pub use aggregation_check::{MAX_NAME_BYTES, check_unique_names, is_name_byte};
@@ -162,6 +162,21 @@ pub fn passed_header(text: &str) -> Result<HeaderName, String> {
     Ok(name)
 }
 
+/// The value of a header whose secret part is `text`: `prefix` and `text`, without line breaks at the end of `text`.
+///
+/// # Errors
+/// What is wrong with `text`, as a phrase that follows "its value". It does not contain the text.
+pub fn header_value(prefix: &str, text: &str) -> Result<HeaderValue, &'static str> {
+    let text = text.trim_end_matches(['\r', '\n']);
+    if text.is_empty() {
+        return Err("is empty");
+    }
+    let mut value = HeaderValue::from_str(&format!("{prefix}{text}"))
+        .map_err(|_| "contains a character that a header must not contain")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
 /// Parses the host and port of a Redis server.
 ///
 /// # Errors
@@ -205,6 +220,20 @@ mod tests {
             "",
         ] {
             assert!(header(name).is_err() && passed_header(name).is_err(), "{name}");
+        }
+    }
+
+    // A value may end with a line break, as files do, but contains none, and no error repeats it.
+    #[test]
+    fn header_value_is_checked_without_being_repeated() {
+        for text in ["s3cret", "s3cret\n", "s3cret\r\n"] {
+            let value = header_value("Bearer ", text).unwrap();
+            assert_eq!(value, "Bearer s3cret");
+            assert!(!format!("{value:?}").contains("s3cret"));
+        }
+        for text in ["", "\n", "s3cret\nx", "s3cret\0"] {
+            let message = header_value("", text).unwrap_err();
+            assert!(!message.contains("s3cret"), "{message}");
         }
     }
 

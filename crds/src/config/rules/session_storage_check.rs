@@ -151,16 +151,15 @@ impl SessionStorage {
             (Some(_), Some(_)) | (None, None) => {}
         }
         if tls.insecure_skip_verify && (tls.ca_file.is_some() || tls.server_name.is_some()) {
-            let message =
-                "accepts every certificate, so caFile and serverName have no effect; remove it or them";
-            return Err(("tls.insecureSkipVerify".into(), message.to_owned()));
+            let message = words::SKIP_VERIFY_WITH_TRUST.to_owned();
+            return Err(("tls.insecureSkipVerify".into(), message));
         }
         if let Some(name) = tls
             .server_name
             .as_deref()
             .filter(|name| name.is_empty() || name.contains([':', '/', ' ']))
         {
-            let message = format!("found {name:?}; expected a DNS name, for example redis.tools.svc");
+            let message = format!("found {name:?}; {}", words::SERVER_NAME_EXPECTED);
             return Err(("tls.serverName".into(), message));
         }
         Ok(())

@@ -23,6 +23,10 @@ pub(in crate::config) const MAX_LIFETIME_EXPECTED: &str = "must be at most 366 d
 pub(in crate::config) const WITHOUT_EFFECT_IN_MEMORY: &str =
     "has no effect with `provider: memory`; set `provider: redis` or remove it";
 
+pub(in crate::config) const SKIP_VERIFY_WITH_TRUST: &str =
+    "accepts every certificate, so trusted authorities and `serverName` have no effect; remove it or them";
+pub(in crate::config) const SERVER_NAME_EXPECTED: &str = "expected a DNS name, for example redis.tools.svc";
+
 // Authentication
 pub(in crate::config) const OIDC_MISSING: &str =
     "missing; `type: oidc` needs the issuer and the audience of its tokens";
@@ -63,6 +67,15 @@ pub(in crate::config) const HEADER_NAME_EXPECTED: &str =
     "expected the name of a header; wildcards are not allowed, so list each header by its name";
 pub(in crate::config) const OWN_HEADER: &str = "HTTP and MCP set it themselves";
 pub(in crate::config) const CREDENTIAL_HEADER: &str = "it authenticates the client to the gateway and is never forwarded; set the backend's own header in `headers`";
+pub(in crate::config) const DUPLICATE_HEADER: &str = "duplicate header; names are not case-sensitive";
+pub(in crate::config) const HEADER_SOURCE_EXPECTED: &str = "needs exactly one of `env`, `file` and `value`";
+pub(in crate::config) const HEADER_PREFIX_EXPECTED: &str =
+    "`prefix` has characters that are not allowed in a header";
+pub(in crate::config) const HEADER_VALUE_EXPECTED: &str =
+    "`value` is empty or has characters that are not allowed in a header";
+pub(in crate::config) const HEADER_IN_BOTH: &str = "is also in `headers`; remove it from one of them";
+pub(in crate::config) const TLS_WITHOUT_EFFECT: &str =
+    "has no effect with an http URL; use https in the URL, or remove it";
 pub(in crate::config) const SHARED_SESSION_WITH_SSE: &str = "has no effect with `transport: sse`, where a session is a connection of one replica; remove one of the two";
 pub(in crate::config) const SHARED_SESSION_WITH_CATALOG: &str =
     "has no effect with `catalog: perSession`, because no client has its own session; remove one of the two";

@@ -245,7 +245,9 @@ fn error_does_not_repeat_secrets() {
     for text in [
         "hot: {backends: [{name: a, url: 'ftp://me:s3cret@a/mcp?key=s3cret'}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: s3cret}}]}",
-        "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: {value: s3cret}}}]}",
+        "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: {value: s3cret, env: X}}}]}",
+        "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: {value: \"s3cret\\nx\"}}}]}",
+        "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: {value: [s3cret]}}}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: {X-Key: [s3cret]}}]}",
         "hot: {backends: [{name: a, url: 'http://a', headers: s3cret}]}",
         "sessionKeys: s3cret",

@@ -59,10 +59,10 @@ fn tls(raw: &BackendTls, directory: &Path) -> UpstreamTls {
 
 fn headers(raw: &BackendConfig, directory: &Path) -> Vec<ConfiguredHeader> {
     let header = |(name, source): (&String, &vmcp_crds::config::HeaderSource)| {
-        let source_of = match (&source.env, &source.file) {
-            (Some(env), _) => HeaderSource::Env(env.clone()),
-            (None, file) => HeaderSource::File(directory.join(file.as_ref()?)),
-        };
+        let from_env = source.env.clone().map(HeaderSource::Env);
+        let from_file = || Some(HeaderSource::File(directory.join(source.file.as_ref()?)));
+        let from_value = || source.value.clone().map(HeaderSource::Value);
+        let source_of = from_env.or_else(from_file).or_else(from_value)?;
         Some(ConfiguredHeader {
             name: name.parse().ok()?,
             prefix: source.prefix.clone(),
@@ -103,13 +103,15 @@ mod tests {
     #[test]
     fn header_files_are_relative_to_the_configuration() {
         let settings = read(
-            "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}}, passHeaders: [X-Tenant]",
+            "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}, X-Region: {value: eu}}, \
+             passHeaders: [X-Tenant]",
         );
         assert_eq!(settings.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
         assert_eq!(
             settings.headers[1].source,
             HeaderSource::File("/etc/vmcp/key".into())
         );
+        assert_eq!(settings.headers[2].source, HeaderSource::Value("eu".to_owned()));
         assert_eq!(settings.pass_headers, ["x-tenant"]);
     }
 }
