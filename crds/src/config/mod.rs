@@ -48,6 +48,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode, NameRule};
+#[cfg(feature = "k8s")]
+pub(crate) use backend::header_rules;
 pub use backend::{
     AnnotationOverride, BackendConfig, BackendTls, BackendTransport, CatalogScope, PromptOverride,
     PromptRules, ResourceRules, SessionState, ToolOverride, ToolRules,

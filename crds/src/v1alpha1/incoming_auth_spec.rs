@@ -3,6 +3,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::secret_file::{self, TlsPaths};
+use super::{CaBundleRef, SecretFile};
 use crate::config::{IncomingAuth, OidcConfig, cel, rules};
 
 /// Authentication of clients. Default: every client that can connect is allowed.
@@ -26,7 +28,14 @@ pub struct OidcSpec {
     #[serde(flatten)]
     #[schemars(schema_with = "without_files")]
     pub settings: OidcConfig,
+    /// PEM certificates of trusted authorities for the issuer, instead of those that the gateway's image trusts. A changed value replaces
+    /// the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
 }
+
+/// The directory of the files for the issuer.
+const DIRECTORY: &str = "oidc";
 
 impl IncomingAuthSpec {
     /// The gateway's configuration.
@@ -35,10 +44,20 @@ impl IncomingAuthSpec {
         IncomingAuth {
             kind: self.settings.kind,
             oidc: self.oidc.as_ref().map(|oidc| OidcConfig {
-                ca_bundle_path: None,
+                ca_bundle_path: TlsPaths::new(DIRECTORY, oidc.ca_bundle_ref.as_ref(), None).ca_file,
                 ..oidc.settings.clone()
             }),
         }
+    }
+
+    /// The files that the gateway's configuration names.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let bundle = self.oidc.as_ref().and_then(|oidc| oidc.ca_bundle_ref.as_ref());
+        let file = bundle.and_then(|bundle| {
+            secret_file::ca_bundle(DIRECTORY, bundle, "spec.incomingAuth.oidc.caBundleRef")
+        });
+        file.into_iter().collect()
     }
 }
 

@@ -6,8 +6,9 @@ use kube::{CustomResource, KubeSchema, ResourceExt as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::{GroupRef, SetFields};
-use crate::config::{BackendConfig, Timeouts, cel};
+use super::secret_file::{self, TlsPaths};
+use super::{CaBundleRef, GroupRef, SecretFile, SecretKeyRef, SecretRef, SetFields};
+use crate::config::{BackendConfig, BackendTls, HeaderSource, Timeouts, cel, header_rules};
 
 /// An existing MCP server, inside or outside the cluster, as a member of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -33,13 +34,23 @@ use crate::config::{BackendConfig, Timeouts, cel};
 #[serde(rename_all = "camelCase")]
 pub struct MCPServerEntrySpec {
     /// The fields of the gateway's own configuration of a backend, except its name, which is that of the object, its time limits, and what
-    /// names files.
+    /// may name files.
     #[serde(flatten)]
     #[schemars(schema_with = "without_files")]
     pub backend: BackendConfig,
     /// Time limits of connections and calls to the server. Default: `operational.timeouts` of the VirtualMCPServer.
     #[serde(default, skip_serializing_if = "SetFields::is_empty")]
     pub timeouts: SetFields<Timeouts>,
+    /// Headers of every request to the server, by name, for example
+    /// `Authorization: {prefix: 'Bearer ', secretKeyRef: {name: time, key: token}}`. Headers that HTTP and MCP set themselves are not
+    /// allowed. Running pods take a changed value without a restart. While a Secret or its key is missing, the server is left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32, "x-kubernetes-validations" = header_rules()))]
+    pub headers: BTreeMap<String, HeaderSpec>,
+    /// Trusted authorities and a client certificate, for an `https` URL. Default: the server's certificate must be signed by an authority
+    /// that the gateway's image trusts, and the gateway shows none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BackendTlsSpec>,
     /// The MCPGroup to which the server belongs, in the same namespace. A group can also select servers by their labels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_ref: Option<GroupRef>,
@@ -52,11 +63,126 @@ impl MCPServerEntry {
         BackendConfig {
             name: self.name_any(),
             timeouts: self.spec.timeouts.over(timeouts),
-            tls: None,
-            headers: BTreeMap::new(),
+            tls: self.spec.tls.as_ref().map(|tls| tls.to_config(&self.directory())),
+            headers: self.header_sources(),
             ..self.spec.backend.clone()
         }
     }
+
+    /// The files that the gateway's configuration of this backend names.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let directory = self.directory();
+        let headers = self.spec.headers.iter().filter_map(|(name, header)| {
+            let reference = header.secret_key_ref.as_ref()?;
+            Some(secret_file::header(
+                &directory,
+                name,
+                reference,
+                &header.source.prefix,
+            ))
+        });
+        let tls = self.spec.tls.iter().flat_map(|tls| {
+            let bundle = tls.ca_bundle_ref.as_ref();
+            let bundle =
+                bundle.and_then(|bundle| secret_file::ca_bundle(&directory, bundle, "spec.tls.caBundleRef"));
+            let certificate = tls.client_certificate_ref.iter().flat_map(|certificate| {
+                secret_file::client_certificate(&directory, certificate, "spec.tls.clientCertificateRef")
+            });
+            bundle.into_iter().chain(certificate)
+        });
+        headers.chain(tls).collect()
+    }
+
+    /// Checks the references with the schema's rules, for objects that are older than the schema.
+    ///
+    /// # Errors
+    /// The first invalid field, and why it is invalid.
+    pub fn check_references(&self) -> Result<(), String> {
+        for (name, header) in &self.spec.headers {
+            if header.source.value.is_some() == header.secret_key_ref.is_some() {
+                return Err(format!(
+                    "spec.headers.{name}: needs exactly one of `value` and `secretKeyRef`"
+                ));
+            }
+        }
+        if let Some(bundle) = self.spec.tls.as_ref().and_then(|tls| tls.ca_bundle_ref.as_ref()) {
+            bundle.check("spec.tls.caBundleRef")?;
+        }
+        self.secret_files().iter().try_for_each(SecretFile::check)
+    }
+
+    fn directory(&self) -> String {
+        secret_file::backend_directory(&self.name_any())
+    }
+
+    fn header_sources(&self) -> BTreeMap<String, HeaderSource> {
+        let directory = self.directory();
+        let source = |(name, header): (&String, &HeaderSpec)| {
+            let path = || secret_file::mounted(&directory, &secret_file::header_file(name));
+            let source = HeaderSource {
+                env: None,
+                file: header.secret_key_ref.as_ref().map(|_| path()),
+                value: header.source.value.clone(),
+                prefix: header.source.prefix.clone(),
+            };
+            (name.clone(), source)
+        };
+        self.spec.headers.iter().map(source).collect()
+    }
+}
+
+/// The source of a header's value: the value itself, or a key of a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.value) != has(self.secretKeyRef)")
+        .message("needs exactly one of `value` and `secretKeyRef`")
+)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct HeaderSpec {
+    /// The fields of the gateway's own configuration, except those that name files and variables.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_env_and_file")]
+    pub source: HeaderSource,
+    /// The Secret key with the value; a line break at the end is ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+}
+
+/// TLS for connections to a server. A changed value is used for new connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackendTlsSpec {
+    /// PEM certificates that are trusted, instead of those that the gateway's image trusts. A server is trusted if one of them has signed
+    /// its certificate and the certificate contains the host name of the URL. A server is also trusted if its certificate is itself
+    /// among them, for example a self-signed one: then name and dates are not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
+    /// Secret of type `kubernetes.io/tls` with the client certificate that the gateway shows to the server, and its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretRef>,
+}
+
+impl BackendTlsSpec {
+    fn to_config(&self, directory: &str) -> BackendTls {
+        let paths = TlsPaths::new(
+            directory,
+            self.ca_bundle_ref.as_ref(),
+            self.client_certificate_ref.as_ref(),
+        );
+        BackendTls {
+            ca_file: paths.ca_file,
+            cert_file: paths.cert_file,
+            key_file: paths.key_file,
+        }
+    }
+}
+
+fn without_env_and_file(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = HeaderSource::json_schema(generator);
+    cel::remove_properties(&mut schema, &["env", "file"]);
+    schema
 }
 
 fn without_files(generator: &mut SchemaGenerator) -> Schema {
@@ -91,6 +217,87 @@ mod tests {
             "http://[::1]:9/mcp?x=y@z",
         ] {
             assert_eq!(refusal("time-2", url), None, "{url}");
+        }
+    }
+
+    fn entry(spec: serde_json::Value) -> MCPServerEntry {
+        let mut spec = spec;
+        spec["groupRef"] = serde_json::json!({"name": "tools"});
+        let entry = serde_json::json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": "time"}, "spec": spec,
+        });
+        serde_json::from_value(entry).unwrap()
+    }
+
+    // The configuration names exactly the files that are mounted, and no Secret.
+    #[test]
+    fn config_names_the_mounted_files() {
+        let entry = entry(serde_json::json!({
+            "url": "https://time/mcp",
+            "headers": {
+                "X-Region": {"value": "eu"},
+                "Authorization": {"prefix": "Bearer ", "secretKeyRef": {"name": "token", "key": "t"}},
+            },
+            "tls": {
+                "caBundleRef": {"configMapKeyRef": {"name": "ca", "key": "ca.pem"}},
+                "clientCertificateRef": {"name": "client"},
+            },
+        }));
+        let config = serde_json::to_value(entry.to_config(&Timeouts::default())).unwrap();
+        assert_eq!(
+            config,
+            serde_json::json!({
+                "name": "time", "url": "https://time/mcp",
+                "headers": {
+                    "X-Region": {"value": "eu"},
+                    "Authorization": {"file": "/etc/vmcp/secrets/backends/time/header-authorization", "prefix": "Bearer "},
+                },
+                "tls": {
+                    "caFile": "/etc/vmcp/secrets/backends/time/ca.crt",
+                    "certFile": "/etc/vmcp/secrets/backends/time/tls.crt",
+                    "keyFile": "/etc/vmcp/secrets/backends/time/tls.key",
+                },
+            })
+        );
+        let mut paths: Vec<String> = entry.secret_files().into_iter().map(|file| file.path).collect();
+        paths.sort();
+        for path in &paths {
+            assert!(
+                config
+                    .to_string()
+                    .contains(&format!("/etc/vmcp/secrets/{path}\"")),
+                "{path}"
+            );
+        }
+        assert_eq!(paths.len(), 4);
+    }
+
+    #[test]
+    fn header_needs_exactly_one_source() {
+        let header = |header: serde_json::Value| {
+            entry(serde_json::json!({"url": "http://time", "headers": {"X-A": header}})).validate_cel()
+        };
+        let reference = serde_json::json!({"name": "a", "key": "b"});
+        header(serde_json::json!({"value": "x"})).unwrap();
+        header(serde_json::json!({"secretKeyRef": reference, "prefix": "Bearer "})).unwrap();
+        for (source, expected) in [
+            (
+                serde_json::json!({}),
+                "needs exactly one of `value` and `secretKeyRef`",
+            ),
+            (
+                serde_json::json!({"value": "x", "secretKeyRef": reference}),
+                "needs exactly one",
+            ),
+            (serde_json::json!({"value": "a\nb"}), "not allowed in a header"),
+            (serde_json::json!({"value": ""}), "is empty"),
+            (
+                serde_json::json!({"value": "a", "prefix": "\u{7f}"}),
+                "`prefix` has characters",
+            ),
+        ] {
+            let message = format!("{:?}", header(source.clone()).unwrap_err());
+            assert!(message.contains(expected), "{source}: {message}");
         }
     }
 

@@ -15,6 +15,7 @@ mod mcp_group;
 mod mcp_server_entry;
 mod operational_spec;
 mod reference;
+mod secret_file;
 mod server_status;
 mod session_storage_spec;
 mod set_fields;
@@ -26,13 +27,14 @@ mod yaml;
 pub use endpoint_spec::{EndpointTls, HttpRouteSpec, MCP_PATH, ParentRef, PodMonitorSettings, RouteTimeouts};
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
 pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
-pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
+pub use mcp_server_entry::{BackendTlsSpec, HeaderSpec, MCPServerEntry, MCPServerEntrySpec};
 pub use operational_spec::OperationalSpec;
-pub use reference::{GroupRef, SecretKeyRef};
+pub use reference::{CaBundleRef, ConfigMapKeyRef, GroupRef, SecretKeyRef};
+pub use secret_file::{FileContent, KeyedObject, SECRETS_DIR, SecretFile};
 pub use server_status::{
     MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, VirtualMCPServerStatus,
 };
-pub use session_storage_spec::SessionStorageSpec;
+pub use session_storage_spec::{RedisTlsSpec, SessionStorageSpec};
 pub use set_fields::SetFields;
 pub use virtual_mcp_server::{SessionAffinity, VirtualMCPServer, VirtualMCPServerSpec};
 pub use workload_spec::{

@@ -36,6 +36,58 @@ pub struct SecretKeyRef {
     pub key: String,
 }
 
+/// Reference to a key of a ConfigMap in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct ConfigMapKeyRef {
+    /// The name of the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
+    )]
+    pub name: String,
+    /// The key in the ConfigMap.
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[-._a-zA-Z0-9]+$') && self != '.' && !self.startsWith('..')")
+            .message("key must be the key of a ConfigMap: letters, digits, '-', '_' and '.'")
+    )]
+    pub key: String,
+}
+
+/// Reference to PEM certificates of trusted authorities, in a ConfigMap or a Secret in the same namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)")
+        .message("needs exactly one of `configMapKeyRef` and `secretKeyRef`")
+)]
+#[cfg_attr(test, x_kube(cel))]
+pub struct CaBundleRef {
+    /// A key of a ConfigMap, for example one that trust-manager writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKeyRef>,
+    /// A key of a Secret, for example `ca.crt` of a Secret that cert-manager writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+}
+
+impl CaBundleRef {
+    /// Checks the rule of the schema, for objects that are older than it. `field` is the reference's field.
+    ///
+    /// # Errors
+    /// The field, and what is allowed.
+    pub fn check(&self, field: &str) -> Result<(), String> {
+        if self.config_map_key_ref.is_some() == self.secret_key_ref.is_some() {
+            return Err(format!(
+                "{field}: needs exactly one of `configMapKeyRef` and `secretKeyRef`"
+            ));
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -77,6 +129,9 @@ mod tests {
             assert_eq!(as_group, as_name, "{text:?}");
             let as_key = SecretKeyRef::validate_cel(&json!({"name": "n", "key": text}), None).is_ok();
             assert_eq!(as_key, field_rules::secret_key(text).is_ok(), "{text:?}");
+            let in_config_map =
+                ConfigMapKeyRef::validate_cel(&json!({"name": text, "key": text}), None).is_ok();
+            assert_eq!(in_config_map, as_name && as_key, "{text:?}");
             refused += usize::from(!as_name) + usize::from(!as_key);
         }
         assert!(refused > 20, "{refused}");

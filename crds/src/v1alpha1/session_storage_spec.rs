@@ -4,8 +4,9 @@ use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::SecretKeyRef;
-use crate::config::{SessionStorage, cel};
+use super::secret_file::{self, TlsPaths};
+use super::{CaBundleRef, SecretFile, SecretKeyRef, SecretRef};
+use crate::config::{RedisTls, SessionStorage, cel};
 
 /// Where sessions are stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -28,6 +29,76 @@ pub struct SessionStorageSpec {
     /// changes, the operator replaces the pods; no session is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_ref: Option<SecretKeyRef>,
+    /// Enables TLS for connections to Redis and to the sentinels. `tls: {}` trusts the certificate authorities of the gateway's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RedisTlsSpec>,
+}
+
+/// TLS for connections to Redis. A changed certificate is used for new connections.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RedisTlsSpec {
+    /// The fields of the gateway's own configuration, except those that name files.
+    #[serde(flatten)]
+    #[schemars(schema_with = "without_tls_files")]
+    pub settings: RedisTls,
+    /// PEM certificates of trusted authorities, instead of those that the gateway's image trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<CaBundleRef>,
+    /// Secret of type `kubernetes.io/tls` with the gateway's client certificate and its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<SecretRef>,
+}
+
+/// The directory of the files for Redis.
+const DIRECTORY: &str = "redis";
+
+impl SessionStorageSpec {
+    /// The gateway's configuration.
+    #[must_use]
+    pub fn to_config(&self) -> SessionStorage {
+        SessionStorage {
+            password_file: None,
+            tls: self.tls.as_ref().map(RedisTlsSpec::to_config),
+            ..self.settings.clone()
+        }
+    }
+
+    /// The files that the gateway's configuration names.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let Some(tls) = &self.tls else { return Vec::new() };
+        let bundle = tls.ca_bundle_ref.as_ref().and_then(|bundle| {
+            secret_file::ca_bundle(DIRECTORY, bundle, "spec.sessionStorage.tls.caBundleRef")
+        });
+        let certificate = tls.client_certificate_ref.iter().flat_map(|certificate| {
+            let field = "spec.sessionStorage.tls.clientCertificateRef";
+            secret_file::client_certificate(DIRECTORY, certificate, field)
+        });
+        bundle.into_iter().chain(certificate).collect()
+    }
+}
+
+impl RedisTlsSpec {
+    fn to_config(&self) -> RedisTls {
+        let paths = TlsPaths::new(
+            DIRECTORY,
+            self.ca_bundle_ref.as_ref(),
+            self.client_certificate_ref.as_ref(),
+        );
+        RedisTls {
+            ca_file: paths.ca_file,
+            cert_file: paths.cert_file,
+            key_file: paths.key_file,
+            ..self.settings.clone()
+        }
+    }
+}
+
+fn without_tls_files(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = RedisTls::json_schema(generator);
+    cel::remove_properties(&mut schema, &["caFile", "certFile", "keyFile"]);
+    schema
 }
 
 fn without_files(generator: &mut SchemaGenerator) -> Schema {
@@ -97,6 +168,7 @@ mod tests {
             ("onStoreOutage", json!("refuse")),
             ("commandTimeout", json!("2s")),
             ("passwordRef", json!({"name": "a", "key": "b"})),
+            ("tls", json!({})),
         ] {
             let message = refusal(json!({"provider": "memory", field: value})).unwrap();
             assert!(

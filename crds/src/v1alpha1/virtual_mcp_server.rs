@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AutoscalingSpec, DisruptionBudgetSettings, EndpointTls, GroupRef, HttpRouteSpec, IncomingAuthSpec,
-    NetworkPolicySpec, OperationalSpec, PodMonitorSettings, PodTemplate, SecretKeyRef, SecretRef,
+    NetworkPolicySpec, OperationalSpec, PodMonitorSettings, PodTemplate, SecretFile, SecretKeyRef, SecretRef,
     ServiceSettings, SessionStorageSpec, VirtualMCPServerStatus,
 };
 use crate::config::{HotConfig, SessionStorageProvider, cel, rules};
@@ -139,6 +139,15 @@ impl VirtualMCPServerSpec {
         let storage = self.session_storage.as_ref()?;
         let reference = storage.password_ref.as_ref()?;
         (storage.settings.provider == SessionStorageProvider::Redis).then_some(reference)
+    }
+
+    /// The files that the gateway's start-up configuration names.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<SecretFile> {
+        let storage = self.session_storage.iter();
+        let mut files: Vec<SecretFile> = storage.flat_map(SessionStorageSpec::secret_files).collect();
+        files.extend(self.incoming_auth.secret_files());
+        files
     }
 }
 
