@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
-use vmcp_crds::session_key::CURRENT;
 
 use crate::admin::Admin;
 use crate::backend::HttpClient;
 use crate::budget;
-use crate::config::file_watcher::FileWatcher;
 use crate::config::{Config, HotSource, SessionStorage};
 use crate::core::Core;
 use crate::frontend::auth::Authentication;
 use crate::frontend::{self, Frontend};
 use crate::http::listener_tls::ListenerTls;
 use crate::http::server::Server;
+use crate::reload;
 use crate::runtime::drain::Drain;
 use crate::runtime::readiness::{Readiness, ReadinessWait};
 use crate::runtime::tasks::Tasks;
@@ -198,9 +197,10 @@ impl App {
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
         self.sessions.run(self.loading);
         if let Some((directory, keys)) = self.session_keys.clone() {
-            self.tasks.spawn_until_drain(follow_keys(directory, keys));
+            self.tasks
+                .spawn_until_drain(reload::session_keys(directory, keys));
         }
-        self.tasks.spawn_until_drain(reload(
+        self.tasks.spawn_until_drain(reload::configuration(
             self.hot_source,
             self.core.clone(),
             self.level.clone(),
@@ -264,65 +264,4 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     listening().with_context(|| format!("cannot listen on {address}"))
-}
-
-/// Reloads the session keys when their files change. An invalid set is rejected, and the previous one stays in use.
-async fn follow_keys(directory: PathBuf, keys: SigningKeys) {
-    let mut watch = FileWatcher::new(&directory.join(CURRENT));
-    let mut last_error = None;
-    loop {
-        match keys.reload(&directory) {
-            Ok(changed) => {
-                if changed {
-                    tracing::info!("session keys reloaded");
-                }
-                last_error = None;
-            }
-            Err(error) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                if last_error.as_ref() != Some(&error) {
-                    tracing::error!(error, "session key reload rejected");
-                }
-                last_error = Some(error);
-            }
-        }
-        watch.changed().await;
-    }
-}
-
-/// Reloads the hot configuration when its file changes. An invalid file is rejected, and the previous configuration stays in use.
-async fn reload(source: HotSource, core: Core, level: LevelHandle, metrics: Metrics) {
-    let mut watch = FileWatcher::new(source.file());
-    let mut rest = source.read_rest();
-    loop {
-        watch.changed().await;
-        let read = source.reload(&core.hot()).map(|(hot, rest_now)| {
-            if rest_now != rest {
-                tracing::warn!("configuration changes outside `hot` take effect at the next start");
-                rest = rest_now;
-            }
-            hot
-        });
-        match read {
-            // The file equals the configuration in use again, after a rejected change was undone.
-            Ok(hot) if hot.hash == core.hot().hash => core.accept(),
-            Ok(hot) => {
-                tracing::info!(
-                    hash = hot.hash,
-                    backends = hot.backends.len(),
-                    "configuration reloaded"
-                );
-                level.set(hot.log_level);
-                core.apply(hot).await;
-                metrics.reloaded(true);
-            }
-            Err(error) => {
-                if core.hot_error().as_ref() != Some(&error.to_string()) {
-                    tracing::error!(%error, "configuration reload rejected");
-                    metrics.reloaded(false);
-                }
-                core.refuse(error.to_string());
-            }
-        }
-    }
 }

@@ -8,7 +8,7 @@ use vmcp_crds::session_key::SessionKey;
 use super::cache::cache_entry::CacheEntry;
 use super::record::{Record, RecordKey};
 use crate::config::ServerName;
-use crate::session::id::signed_token::TokenSigner;
+use crate::session::id::session_bound_token::TokenSigner;
 
 /// A live client session. A cheap-clone handle. While there is one, the cache does not evict the session.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use super::cache::CachedSession;
 use super::client_session::ClientSession;
 use super::id::event_id::{BrokenCall, ResumePoint, StreamPositions};
 use super::id::relayed_id::RelayedId;
-use super::id::signed_token::TokenSigner;
+use super::id::session_bound_token::TokenSigner;
 use super::id::upstream_tag::UpstreamTag;
 use super::id::{elicitation_id, event_id, progress_token, relayed_id};
 use super::in_flight::{CancellationTarget, RunningRequest, TooManyRequests};

@@ -9,7 +9,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde_json::value::RawValue;
 
 use crate::mcp::jsonrpc::{RESERVED_ID_PREFIX, string};
-use crate::session::id::signed_token::{TokenSigner, put};
+use crate::session::id::session_bound_token::{TokenSigner, put};
 
 const PURPOSE: &str = "vmcp elicitation id";
 const LETTER: char = 'e';
@@ -34,7 +34,7 @@ mod tests {
     use vmcp_crds::session_key::SessionKey;
 
     use super::*;
-    use crate::session::id::signed_token::tests::sealed;
+    use crate::session::id::session_bound_token::tests::sealed;
 
     #[test]
     fn elicitation_id_is_unique_per_backend_and_session() {

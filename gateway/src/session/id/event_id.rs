@@ -20,7 +20,7 @@ use http::HeaderValue;
 use serde_json::value::RawValue;
 
 use super::upstream_tag::UpstreamTag;
-use crate::session::id::signed_token::{TokenSigner, put, take};
+use crate::session::id::session_bound_token::{TokenSigner, put, take};
 
 /// Maximum length of an id: a client sends its last one in a header.
 const MAX_BYTES: usize = 1024;
@@ -151,7 +151,7 @@ mod tests {
 
     use super::super::upstream_tag::tests::tag;
     use super::*;
-    use crate::session::id::signed_token::tests::sealed;
+    use crate::session::id::session_bound_token::tests::sealed;
 
     fn positions(of: &[(&str, u8, &str)]) -> StreamPositions {
         of.iter()

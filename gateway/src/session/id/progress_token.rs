@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::mcp::correlation;
 use crate::mcp::jsonrpc::{Message, RESERVED_ID_PREFIX, string};
 use crate::mcp::splice::splice;
-use crate::session::id::signed_token::{TokenSigner, put, take};
+use crate::session::id::session_bound_token::{TokenSigner, put, take};
 
 const PURPOSE: &str = "vmcp progress token of a call";
 const LETTER: char = 't';
@@ -81,7 +81,7 @@ mod tests {
     use vmcp_crds::session_key::SessionKey;
 
     use super::*;
-    use crate::session::id::signed_token::tests::sealed;
+    use crate::session::id::session_bound_token::tests::sealed;
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()

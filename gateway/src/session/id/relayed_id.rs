@@ -19,7 +19,7 @@ use serde_json::value::RawValue;
 use super::upstream_tag::UpstreamTag;
 use crate::core::RelayedIdKind;
 use crate::mcp::jsonrpc::RESERVED_ID_PREFIX;
-use crate::session::id::signed_token::{TokenSigner, put, take};
+use crate::session::id::session_bound_token::{TokenSigner, put, take};
 
 /// Content of a relayed id.
 #[derive(Clone, Debug)]
@@ -92,7 +92,7 @@ mod tests {
 
     use super::super::upstream_tag::tests::tag;
     use super::*;
-    use crate::session::id::signed_token::tests::sealed;
+    use crate::session::id::session_bound_token::tests::sealed;
 
     fn raw(text: &str) -> Box<RawValue> {
         RawValue::from_string(text.to_owned()).unwrap()

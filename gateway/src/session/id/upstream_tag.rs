@@ -6,7 +6,7 @@
 //! same tag. The digest is keyed because the id is a secret.
 
 use crate::backend::UpstreamSession;
-use crate::session::id::signed_token::TokenSigner;
+use crate::session::id::session_bound_token::TokenSigner;
 
 const BYTES: usize = 8;
 const PURPOSE: &str = "vmcp upstream session";
@@ -55,7 +55,7 @@ pub(in crate::session) mod tests {
 
     use super::*;
     use crate::mcp::revision::Revision;
-    use crate::session::id::signed_token::tests::sealed;
+    use crate::session::id::session_bound_token::tests::sealed;
 
     /// A tag for tests.
     pub(in crate::session) fn tag(number: u8) -> UpstreamTag {
