@@ -1,5 +1,6 @@
 //! The MCP endpoint with TLS: both versions of HTTP, renewed certificates, and what clients of plain HTTP see.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +14,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
-use vmcp_crds::config::{BackendConfig, HotConfig, ListenerTls};
+use vmcp_crds::config::{AggregationConfig, BackendConfig, HotConfig, ListenerTls};
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client;
+use vmcp_e2e::rendered;
 use vmcp_e2e::test_server::TestServer;
+use vmcp_operator::desired::Backend;
 
 /// How soon a renewed certificate is in use.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(5);
@@ -198,5 +201,40 @@ fn unusable_certificate_is_rejected_at_the_start() -> anyhow::Result<()> {
     let error = format!("{:#}", recipe.start().map(drop).unwrap_err());
     assert!(error.contains("at `listeners.tls`"), "{error}");
     assert!(error.contains("does not belong to the certificate"), "{error}");
+    Ok(())
+}
+
+/// The certificate of the Secret in `spec.tls.certificateRef` is that of the endpoint.
+#[tokio::test]
+async fn certificate_of_a_resource_is_that_of_the_endpoint() -> anyhow::Result<()> {
+    let backend = TestServer::start(&[])?;
+    let directory = tempfile::tempdir()?;
+    let certificate = write_certificate(directory.path())?;
+    let resource = json!({
+        "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "1"},
+        "spec": {"groupRef": {"name": "tools"}, "tls": {"certificateRef": {"name": "tools-tls"}}},
+    });
+    let mut secret = BTreeMap::new();
+    for key in ["tls.crt", "tls.key"] {
+        let text = std::fs::read_to_string(directory.path().join(key))?;
+        secret.insert(key.to_owned(), text);
+    }
+    let secrets = BTreeMap::from([("tools-tls".to_owned(), secret)]);
+    let config = BackendConfig {
+        name: "one".to_owned(),
+        url: backend.url.clone(),
+        ..BackendConfig::default()
+    };
+    let backends = Backend::check_all(vec![config], &AggregationConfig::default());
+    let mut gateway = rendered::start(&serde_json::from_value(resource)?, &backends, secrets)?;
+    gateway.wait_until_ready()?;
+    let endpoint = Endpoint {
+        gateway,
+        directory,
+        certificate,
+        _backend: backend,
+    };
+    assert_eq!(call_over(&endpoint, &["h2"]).await?, Version::HTTP_2);
     Ok(())
 }

@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    // A namespace that is added while nobody waits is not lost, and one that is added twice is returned once.
+    // A namespace that is added while no task waits is not lost, and one that is added twice is returned once.
     #[tokio::test]
     async fn added_namespaces_are_taken_once() {
         let changed = Arc::new(ChangedNamespaces::default());

@@ -50,6 +50,9 @@ pub(super) fn schema(_: &mut SchemaGenerator) -> Schema {
     );
     json_schema!({
         "type": "object",
+        "nullable": true,
+        // As in Kubernetes' own kinds: a selector has one owner.
+        "x-kubernetes-map-type": "atomic",
         "properties": {
             "matchLabels": {
                 "description": "Labels that an object must have, with these values.",

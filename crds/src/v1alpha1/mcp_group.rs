@@ -91,7 +91,7 @@ pub struct MCPGroupStatus {
     /// Number of members, with those that are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member_count: Option<i32>,
-    /// The members, sorted by name. At most 100 are listed, those that are left out first.
+    /// The members, sorted by name. At most 100 are listed; those that are left out take precedence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]

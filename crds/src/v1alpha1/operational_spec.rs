@@ -26,7 +26,7 @@ pub struct OperationalSpec {
     #[schemars(extend("x-kubernetes-validations" = range::IDLE_TIMEOUT.cel()))]
     pub idle_timeout: Option<Duration>,
     /// Time limits of connections and calls to backends. An MCPServerEntry can set other limits in its own `timeouts`. A terminating pod
-    /// waits as long as `call` for running calls, so a change of `call` replaces the pods.
+    /// waits for running calls as long as the longest limit of a call, so a change of `call` replaces the pods.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
 }

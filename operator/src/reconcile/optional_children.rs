@@ -1,6 +1,5 @@
 //! Applies and deletes children whose kind a cluster may not have.
 
-use kube::ResourceExt as _;
 use serde::Serialize;
 
 use super::Reconciler;
@@ -42,10 +41,14 @@ impl Reconciler<'_> {
             }
             return Ok(OptionalChild::NotWanted);
         };
-        let live = self
-            .objects::<K>()?
-            .get(&ObjectName::parse(&wanted.name_any())?)
-            .await?;
+        let live = match self.optional::<K>().await {
+            Ok(live) => live,
+            Err(error) if error.is_not_found() => return Ok(OptionalChild::KindMissing),
+            Err(error) if error.is_rejection() => {
+                return Ok(OptionalChild::Refused("ApplyRefused", error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
         match apply(&self.context.client, &mut state.applied, wanted, live.as_ref()).await {
             Ok(applied) => {
                 if applied.is_some() {
@@ -56,7 +59,7 @@ impl Reconciler<'_> {
                     .or(live)
                     .map_or(OptionalChild::KindMissing, OptionalChild::Applied))
             }
-            // A server-side apply creates the object, so it is the kind that is not found.
+            // A server-side apply creates the object, so it is the kind that is not found: it was removed since the read.
             Err(error) if error.is_not_found() => Ok(OptionalChild::KindMissing),
             Err(error) if error.is_rejection() => {
                 Ok(OptionalChild::Refused("ApplyRefused", error.to_string()))
@@ -69,10 +72,18 @@ impl Reconciler<'_> {
     }
 
     async fn delete_optional<K: NamespacedObject>(&self) -> Result<(), Error> {
-        let name = ObjectName::parse(&names::workload(self.server))?;
-        match self.objects::<K>()?.get(&name).await? {
-            Some(child) if owner::is_controlled_by(&child, self.server) => self.delete(&child).await,
-            _ => Ok(()),
+        match self.optional::<K>().await {
+            Ok(Some(child)) if owner::is_controlled_by(&child, self.server) => self.delete(&child).await,
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
         }
+    }
+
+    /// The object of this kind that has the name of the workload. An error that it is not found means that the kind is missing: for a missing
+    /// object there is no error.
+    async fn optional<K: NamespacedObject>(&self) -> Result<Option<K>, Error> {
+        let name = ObjectName::parse(&names::workload(self.server))?;
+        self.objects::<K>()?.get(&name).await
     }
 }

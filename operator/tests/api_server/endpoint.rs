@@ -199,7 +199,7 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     };
     harness.wait_for("the conditions are gone", "x", gone).await;
 
-    // An object of the same name that belongs to nobody stays as it is.
+    // An object of the same name without a controller stays as it is.
     foreign["spec"]["hostnames"] = json!(["theirs.example.com"]);
     harness.apply(&foreign).await;
     harness.apply_server(reachable()).await;
