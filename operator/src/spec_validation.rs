@@ -30,6 +30,11 @@ pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
         let checked = field_rules::object_name(&tls.certificate_ref.name);
         checks.push(("spec.tls.certificateRef.name", checked));
     }
+    if let Some(route) = &spec.http_route {
+        checks.push(("spec.httpRoute.path", field_rules::route_path(route.path())));
+        let hosts = route.hostnames.iter().map(|host| field_rules::object_name(host));
+        checks.extend(hosts.map(|checked| ("spec.httpRoute.hostnames", checked)));
+    }
     if let Some(storage) = &spec.session_storage {
         check_session_storage(storage, &mut checks);
     }

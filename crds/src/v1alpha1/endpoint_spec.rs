@@ -153,6 +153,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
+    use crate::v1alpha1::field_rules;
 
     fn route(fields: &Json) -> Json {
         let mut route = json!({"parentRefs": [{"name": "public"}], "hostnames": ["tools.example.com"]});
@@ -185,6 +186,7 @@ mod tests {
         };
         for path in ["/mcp", "/team-a/mcp", "/v1.2/~a_b"] {
             assert_eq!(refusal(json!({"path": path})), None, "{path}");
+            field_rules::route_path(path).unwrap();
         }
         for path in [
             "",
@@ -200,6 +202,7 @@ mod tests {
         ] {
             let message = refusal(json!({"path": path})).unwrap_or_default();
             assert!(message.contains("for example /team-a/mcp"), "{path}: {message}");
+            field_rules::route_path(path).unwrap_err();
         }
         for host in ["*.example.com", "a:443", "A", "a..b", "https://a"] {
             let message = refusal(json!({"hostnames": ["good.example.com", host]})).unwrap_or_default();

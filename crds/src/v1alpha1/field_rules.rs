@@ -13,6 +13,8 @@ pub const MAX_ADDRESS: usize = 1024;
 pub const MAX_REDIS_TEXT: usize = 256;
 /// Maximum length of a backend's URL.
 pub const MAX_URL: usize = 2048;
+/// Maximum length of the path of a route.
+pub const MAX_PATH: usize = 256;
 /// Maximum length of a virtual server's name: derived names such as `vmcp-<name>` of the Service must fit into 63 characters.
 pub const MAX_SERVER_NAME: usize = 52;
 
@@ -163,6 +165,22 @@ fn is_host(host: &str) -> bool {
             !host.is_empty() && host.bytes().all(allowed)
         }
     }
+}
+
+/// Checks the path of a route.
+///
+/// # Errors
+/// When `text` is not a path without special segments; the message says what is allowed.
+pub fn route_path(text: &str) -> Result<(), String> {
+    let segment = |segment: &str| {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'~' | b'-');
+        !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(allowed)
+    };
+    let valid = text.len() <= MAX_PATH
+        && text
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(segment));
+    check(valid, text, "a path such as /team-a/mcp")
 }
 
 /// Checks the name of a Redis user.

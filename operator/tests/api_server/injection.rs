@@ -61,7 +61,7 @@ struct Field {
     allows: fn(&str) -> bool,
 }
 
-const FIELDS: [Field; 13] = [
+const FIELDS: [Field; 15] = [
     server("/spec/groupRef/name", |text| {
         field_rules::object_name(text).is_ok()
     }),
@@ -82,6 +82,12 @@ const FIELDS: [Field; 13] = [
     }),
     server("/spec/sessionStorage/passwordRef/key", |text| {
         field_rules::secret_key(text).is_ok()
+    }),
+    server("/spec/tls/certificateRef/name", |text| {
+        field_rules::object_name(text).is_ok()
+    }),
+    server("/spec/httpRoute/path", |text| {
+        field_rules::route_path(text).is_ok()
     }),
     entry("/spec/url", |_| false),
     entry("/spec/groupRef/name", |text| {
@@ -120,7 +126,9 @@ fn object(name: &str, field: &Field, text: &str) -> Json {
             "VirtualMCPServer" => json!({"groupRef": {"name": "group"}, "sessionAffinity": "None", "sessionStorage": {
                 "provider": "redis", "address": "redis:6379", "keyPrefix": "a:", "username": "u",
                 "passwordRef": {"name": "redis", "key": "password"},
-            }, "image": "gateway"}),
+            }, "image": "gateway", "tls": {"certificateRef": {"name": "canary"}}, "httpRoute": {
+                "parentRefs": [{"name": "public"}], "hostnames": ["tools.example.com"], "path": "/mcp",
+            }}),
             "MCPServerEntry" => json!({"groupRef": {"name": "hostile-group"}, "url": "http://time:8000/mcp"}),
             _ => json!({"description": "x"}),
         },
@@ -279,7 +287,7 @@ fn assert_only_valid_requests(server: &ApiServer, accepted: &[String]) {
         if matches!(request.verb.as_str(), "get" | "list" | "watch") {
             continue;
         }
-        let own = ["virtualmcpservers", "events"]
+        let own = ["virtualmcpservers", "mcpgroups", "events"]
             .iter()
             .any(|kind| parts.contains(kind));
         let child = parts.last().is_some_and(|name| is_child(name));
