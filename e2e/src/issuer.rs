@@ -49,6 +49,8 @@ pub struct Issuer {
 #[derive(Debug, Default)]
 struct Shared {
     url: String,
+    /// The path of the URL.
+    path: String,
     keys: Vec<Arc<SigningKey>>,
     behaviour: Behaviour,
     discoveries: u64,
@@ -189,7 +191,15 @@ impl Issuer {
     /// # Errors
     /// When it cannot be started.
     pub fn start() -> anyhow::Result<Self> {
-        Self::start_with(&[SigningKey::generate("first", "RS256")?.into()], None)
+        Self::start_at("")
+    }
+
+    /// Starts an issuer as [`Self::start`], with this path in its URL, for example `/realms/tools`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_at(path: &str) -> anyhow::Result<Self> {
+        Self::start_with(&[SigningKey::generate("first", "RS256")?.into()], None, path)
     }
 
     /// Starts an issuer with one EC key, over TLS with a certificate of an authority of its own.
@@ -208,12 +218,12 @@ impl Issuer {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], private)?;
         let keys = [SigningKey::generate("first", "ES256")?.into()];
-        let mut issuer = Self::start_with(&keys, Some(Arc::new(server).into()))?;
+        let mut issuer = Self::start_with(&keys, Some(Arc::new(server).into()), "")?;
         issuer.ca = Some(directory);
         Ok(issuer)
     }
 
-    fn start_with(keys: &[Arc<SigningKey>], tls: Option<TlsAcceptor>) -> anyhow::Result<Self> {
+    fn start_with(keys: &[Arc<SigningKey>], tls: Option<TlsAcceptor>, path: &str) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -221,11 +231,12 @@ impl Issuer {
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
         let address = listener.local_addr()?;
         let url = match &tls {
-            None => format!("http://{address}"),
-            Some(_) => format!("https://localhost:{}", address.port()),
+            None => format!("http://{address}{path}"),
+            Some(_) => format!("https://localhost:{}{path}", address.port()),
         };
         let shared = Arc::new(Mutex::new(Shared {
             url: url.clone(),
+            path: path.to_owned(),
             keys: keys.to_vec(),
             ..Shared::default()
         }));
@@ -357,7 +368,7 @@ async fn answer(
     let path = request.uri().path();
     let (document, behaviour) = {
         let mut shared = lock(&shared);
-        let document = match path {
+        let document = match path.strip_prefix(&shared.path).unwrap_or_default() {
             "/.well-known/openid-configuration" => {
                 shared.discoveries += 1;
                 let keys = format!("{}/keys", shared.url);
