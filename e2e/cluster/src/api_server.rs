@@ -78,13 +78,20 @@ impl ApiServer {
         &self,
         arguments: impl IntoIterator<Item = S>,
     ) -> anyhow::Result<String> {
-        let mut command = Command::new("kubectl");
+        let mut command = self.command("kubectl");
+        command.args(arguments);
+        kubernetes::run(command, None)
+    }
+
+    /// A command that finds `kubectl` on its search path and this API server in its environment, as its administrator.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
         command
-            .args(arguments)
             .env("PATH", &self.path)
             .env("KUBECONFIG", self.kubeconfig())
             .env("KUBECACHEDIR", self.dir.join("kubectl"));
-        kubernetes::run(command, None)
+        command
     }
 
     /// A kubeconfig of the administrator, impersonating `user`.
