@@ -52,8 +52,8 @@ pub struct Args {
 
     /// Label that a Secret must have before the operator uses it for a virtual server, as key or key=value
     ///
-    /// Example: vmcp.dev/usable=true. Without this option, anyone who can create a VirtualMCPServer can use any Secret of the
-    /// namespace. Secrets that the operator created itself do not need the label.
+    /// Example: vmcp.dev/usable=true. Without this option, anyone who can create a VirtualMCPServer or an MCPServerEntry can
+    /// use any Secret of the namespace. Secrets that the operator created itself do not need the label.
     #[arg(long, env = "VMCP_SECRET_LABEL", value_name = "LABEL")]
     pub secret_label: Option<SecretLabel>,
 

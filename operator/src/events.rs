@@ -28,6 +28,19 @@ pub fn session_keys_lost(secret: &str) -> Event {
     event(EventType::Warning, "SessionKeysLost", &note)
 }
 
+/// The Event for session keys that were rotated.
+#[must_use]
+pub fn session_keys_rotated(secret: &str) -> Event {
+    let note = format!("the session keys in Secret {secret} have been rotated; all sessions continue");
+    event(EventType::Normal, "SessionKeysRotated", &note)
+}
+
+/// The Event for a rotation that was refused.
+#[must_use]
+pub fn session_key_rotation_refused(reason: &str) -> Event {
+    event(EventType::Warning, "SessionKeyRotationRefused", reason)
+}
+
 fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
     let before = find(old, &condition.type_);
     let changed = before.is_none_or(|before| before.status != condition.status);

@@ -143,8 +143,11 @@ impl GroupStatusWriter {
 /// one are checked.
 fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -> Vec<ObservedMember> {
     let check = |timeouts: &Timeouts, aggregation: &AggregationConfig| {
-        let configs = members.iter().map(|entry| entry.to_config(timeouts)).collect();
-        let backends = Backend::check_all(configs, aggregation);
+        let backends = members
+            .iter()
+            .map(|entry| Backend::new(entry, timeouts))
+            .collect();
+        let backends = Backend::check_all(backends, aggregation);
         backends
             .into_iter()
             .map(|backend| backend.problem)

@@ -1,22 +1,24 @@
-//! Resolves the references of a spec: the group's members and the Secrets.
+//! Resolves the references of a spec: the group's members, the Secrets and the ConfigMaps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use k8s_openapi::api::core::v1::Secret;
+use jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Client, ResourceExt as _};
-use vmcp_crds::config::BackendConfig;
+use vmcp_crds::config::without_line_break;
 use vmcp_crds::session_key::SessionKey;
-use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, SecretKeyRef, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{
+    KeyedObject, MCPGroup, MCPServerEntry, SecretFile, SecretKeyRef, VirtualMCPServer,
+};
 
-use crate::api_server::{ObjectApi, ObjectName};
-use crate::desired::Backend;
-use crate::endpoint_certificate;
+use crate::desired::{Backend, SecretProblem};
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::session_keys::{self, SessionKeySecret};
+use crate::secret_values::{ReadCache, SecretReader, SecretValues};
+use crate::session_keys::{self, KeyChange, SessionKeySecret, SessionKeySet};
 use crate::watch::ReflectorStores;
 
 /// The members of the group of `server`, sorted by name; `None` if the group does not exist.
@@ -27,8 +29,11 @@ pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<V
     let group = stores.groups.get(&ObjectRef::new(group).within(&namespace))?;
     let timeouts = &server.spec.operational.timeouts;
     let members = members(&group, stores);
-    let configs: Vec<BackendConfig> = members.iter().map(|entry| entry.to_config(timeouts)).collect();
-    Some(Backend::check_all(configs, &server.spec.hot.aggregation))
+    let backends = members
+        .iter()
+        .map(|entry| Backend::new(entry, timeouts))
+        .collect();
+    Some(Backend::check_all(backends, &server.spec.hot.aggregation))
 }
 
 /// The members of `group`, sorted by name.
@@ -41,118 +46,211 @@ pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> Vec<Arc<MCPServerE
     members
 }
 
-/// Result of resolving the Secrets that a virtual server needs.
+/// Result of resolving the Secrets and ConfigMaps that a virtual server needs.
 #[derive(Debug)]
 pub enum SecretResolution {
-    /// All Secrets exist and are valid.
-    Resolved {
-        /// The key that signs session ids.
-        key: SessionKey,
-        /// Whether the session keys have just been created.
-        new_keys: bool,
-        /// A MAC of the Redis password, keyed with that key, if the spec references a password.
-        password_mac: Option<String>,
-    },
-    /// A Secret is missing, invalid, or not allowed.
+    /// Everything that the virtual server itself needs exists and is valid. Backends whose values are missing say so themselves.
+    Resolved(Box<ResolvedSecrets>),
+    /// A Secret or ConfigMap is missing, invalid, or not allowed.
     Unresolved {
         /// The reason of the condition, in CamelCase.
         reason: &'static str,
         /// The message of the condition.
         message: String,
-        /// Whether a user has to act; otherwise the operator waits for the Secret.
+        /// Whether a user has to act; otherwise the operator waits for the object.
         stalled: bool,
     },
 }
 
-/// Reads the Secrets of `server`, and creates its session keys if there are none.
+/// The Secrets of a virtual server and its backends.
+#[derive(Debug)]
+pub struct ResolvedSecrets {
+    /// The keys that sign session ids.
+    pub keys: SessionKeySet,
+    /// What has just been done to the keys.
+    pub key_change: Option<KeyChange>,
+    /// What a user should know although everything works.
+    pub warnings: Vec<String>,
+    /// A MAC of the Redis password, if the spec refers to one.
+    pub password_mac: Option<ValueMac>,
+    /// A MAC of the trusted authorities for the issuer, if the spec refers to them.
+    pub ca_bundle_mac: Option<ValueMac>,
+    /// The files that the pods mount.
+    pub files: Vec<SecretFile>,
+    /// A MAC of all mounted values and the session keys. It differs whenever the kubelet should mount something else.
+    pub mounts_mac: Option<String>,
+}
+
+/// A MAC of a value: it changes with the value and does not reveal it.
+#[derive(Debug)]
+pub struct ValueMac {
+    by_current: String,
+    by_previous: Option<String>,
+}
+
+impl ValueMac {
+    fn new(keys: &SessionKeySet, label: &str, value: &[u8]) -> Self {
+        let mac = |key: &SessionKey| BASE64_URL_SAFE_NO_PAD.encode(key.mac(label, &[value]));
+        Self {
+            by_current: mac(&keys.current),
+            by_previous: keys.previous.as_ref().map(mac),
+        }
+    }
+
+    /// The MAC to render: `live`, if it belongs to this value, so that a rotation of the session keys does not change it.
+    #[must_use]
+    pub fn or_live<'a>(&'a self, live: Option<&'a str>) -> &'a str {
+        live.filter(|live| self.by_previous.as_deref() == Some(live))
+            .unwrap_or(&self.by_current)
+    }
+}
+
+/// Reads the Secrets and ConfigMaps that `server` and `backends` refer to, and creates or rotates the session keys. A backend whose values
+/// cannot be used is marked.
 ///
 /// # Errors
 /// When the API server rejects a request or does not answer.
 pub async fn secrets(
-    client: &Client,
+    reader: &SecretReader<'_>,
     server: &VirtualMCPServer,
-    policy: &Policy,
+    backends: &mut [Backend],
+    cache: &mut ReadCache,
+    now: Timestamp,
 ) -> Result<SecretResolution, Error> {
-    let (key, new_keys) = match session_keys::ensure(client, server, policy).await? {
-        SessionKeySecret::Ready { current, new } => (current, new),
-        SessionKeySecret::Unusable(message) => {
-            return Ok(SecretResolution::Unresolved {
-                reason: "SessionKeysInvalid",
-                message,
-                stalled: true,
-            });
-        }
-        SessionKeySecret::NotAllowed(message) => {
-            return Ok(SecretResolution::Unresolved {
-                reason: "SecretNotAllowed",
-                message,
-                stalled: false,
-            });
-        }
+    let ensured = session_keys::ensure(reader.client, server, reader.policy, now).await?;
+    let (keys, key_change, warning) = match ensured {
+        SessionKeySecret::Ready {
+            keys,
+            change,
+            warning,
+        } => (keys, change, warning),
+        SessionKeySecret::Unusable(message) => return Ok(unresolved("SessionKeysInvalid", message, true)),
+        SessionKeySecret::NotAllowed(message) => return Ok(unresolved("SecretNotAllowed", message, false)),
     };
-    let mut password_mac = None;
-    if let Some(reference) = server.spec.redis_password_ref() {
-        let namespace = server.namespace().unwrap_or_default();
-        let secrets = ObjectApi::<Secret>::in_namespace(client, &namespace)?;
-        let secret = secrets.get(&ObjectName::parse(&reference.name)?).await?;
-        let allowed = secret
-            .as_ref()
-            .map_or(Ok(()), |secret| policy.check_secret(secret));
-        if let Err(message) = allowed {
-            return Ok(SecretResolution::Unresolved {
-                reason: "SecretNotAllowed",
-                message: format!("spec.sessionStorage.passwordRef: {message}"),
-                stalled: false,
-            });
-        }
-        match password(reference, secret.as_ref()) {
-            Ok(password) => {
-                let mac = key.mac("vmcp redis password", &[password]);
-                password_mac = Some(BASE64_URL_SAFE_NO_PAD.encode(mac));
-            }
-            Err((reason, message)) => {
-                return Ok(SecretResolution::Unresolved {
-                    reason,
-                    message,
-                    stalled: false,
-                });
-            }
-        }
-    }
-    if let Some((reason, message)) = endpoint_certificate::problem(client, server, policy).await? {
-        return Ok(SecretResolution::Unresolved {
-            reason,
-            message,
-            stalled: false,
-        });
-    }
-    Ok(SecretResolution::Resolved {
-        key,
-        new_keys,
-        password_mac,
+    let own_files = server.spec.secret_files();
+    let objects = referenced_objects(server, &own_files, backends);
+    let values = reader.read(objects, cache).await?;
+    let resolved = resolve(server, own_files, backends, &values, reader.policy, keys);
+    Ok(match resolved {
+        Ok(resolved) => SecretResolution::Resolved(Box::new(ResolvedSecrets {
+            key_change,
+            warnings: warning.into_iter().chain(resolved.warnings).collect(),
+            ..resolved
+        })),
+        Err(problem) => unresolved(problem.reason, problem.message, false),
     })
 }
 
+fn unresolved(reason: &'static str, message: String, stalled: bool) -> SecretResolution {
+    SecretResolution::Unresolved {
+        reason,
+        message,
+        stalled,
+    }
+}
+
+fn referenced_objects(
+    server: &VirtualMCPServer,
+    own_files: &[SecretFile],
+    backends: &[Backend],
+) -> BTreeSet<KeyedObject> {
+    let password = server.spec.redis_password_ref();
+    let password = password.map(|reference| KeyedObject::Secret(reference.name.clone()));
+    let certificate = server.spec.certificate_files();
+    let files = own_files.iter().chain(&certificate).chain(valid_files(backends));
+    files.map(|file| file.object.clone()).chain(password).collect()
+}
+
+/// The files of the backends with a valid spec.
+fn valid_files(backends: &[Backend]) -> impl Iterator<Item = &SecretFile> {
+    let valid = backends.iter().filter(|backend| backend.problem.is_none());
+    valid.flat_map(|backend| &backend.secret_files)
+}
+
+fn resolve(
+    server: &VirtualMCPServer,
+    own_files: Vec<SecretFile>,
+    backends: &mut [Backend],
+    values: &SecretValues,
+    policy: &Policy,
+    keys: SessionKeySet,
+) -> Result<ResolvedSecrets, SecretProblem> {
+    let mut warnings = Vec::new();
+    let mut password_mac = None;
+    if let Some(reference) = server.spec.redis_password_ref() {
+        let (password, warning) = password(reference, values)?;
+        password_mac = Some(ValueMac::new(&keys, "vmcp redis password", password.as_bytes()));
+        warnings.extend(warning);
+    }
+    let certificate = server.spec.certificate_files();
+    own_files
+        .iter()
+        .chain(&certificate)
+        .try_for_each(|file| values.check(file))?;
+    let ca_bundle = server.spec.incoming_auth.secret_files().into_iter().next();
+    let ca_bundle =
+        ca_bundle.and_then(|file| Some(ValueMac::new(&keys, "vmcp issuer ca", values.mounted(&file)?)));
+    for backend in backends.iter_mut().filter(|backend| backend.problem.is_none()) {
+        backend.secret_problem = backend
+            .secret_files
+            .iter()
+            .find_map(|file| values.check(file).err());
+    }
+    let mut files: Vec<SecretFile> = own_files
+        .into_iter()
+        .chain(valid_files(backends).cloned())
+        .collect();
+    if policy.secret_label.is_some() {
+        // A pod must not mount a Secret that the policy may turn out to refuse.
+        files.retain(|file| {
+            matches!(file.object, KeyedObject::ConfigMap(_)) || values.is_usable(&file.object)
+        });
+    }
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    let mounted: Vec<&SecretFile> = files.iter().chain(&certificate).collect();
+    let mounts_mac =
+        (!mounted.is_empty() || keys.were_rotated).then(|| mounts_mac(&keys.current, &mounted, values));
+    Ok(ResolvedSecrets {
+        keys,
+        key_change: None,
+        warnings,
+        password_mac,
+        ca_bundle_mac: ca_bundle,
+        files,
+        mounts_mac,
+    })
+}
+
+fn mounts_mac(key: &SessionKey, files: &[&SecretFile], values: &SecretValues) -> String {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for file in files {
+        parts.push(file.path.as_bytes());
+        match values.mounted(file) {
+            Some(value) => parts.extend([b"value".as_slice(), value]),
+            None => parts.push(b"missing"),
+        }
+    }
+    BASE64_URL_SAFE_NO_PAD.encode(key.mac("vmcp mounted secrets", &parts))
+}
+
+/// The Redis password, and a warning if the value is not exactly the password.
 fn password<'a>(
     reference: &SecretKeyRef,
-    secret: Option<&'a Secret>,
-) -> Result<&'a [u8], (&'static str, String)> {
+    values: &'a SecretValues,
+) -> Result<(&'a str, Option<String>), SecretProblem> {
     let SecretKeyRef { name, key } = reference;
-    let Some(secret) = secret else {
-        return Err((
-            "SecretNotFound",
-            format!(
-                "spec.sessionStorage.passwordRef names Secret {name}, which does not exist in this namespace"
-            ),
-        ));
+    let field = "spec.sessionStorage.passwordRef";
+    let value = values.value(&KeyedObject::Secret(name.clone()), key, field)?;
+    let invalid = |problem: &str| SecretProblem {
+        reason: "SecretValueInvalid",
+        message: format!("{field}: the value of key {key} of Secret {name} {problem}"),
     };
-    let value = secret.data.as_ref().and_then(|data| data.get(key));
-    value.map(|value| value.0.as_slice()).ok_or_else(|| {
-        (
-            "SecretKeyNotFound",
-            format!(
-                "spec.sessionStorage.passwordRef names key {key} of Secret {name}, which has no such key"
-            ),
-        )
-    })
+    let text = std::str::from_utf8(value).map_err(|_| invalid("is not valid UTF-8"))?;
+    let password = without_line_break(text);
+    if password.is_empty() {
+        return Err(invalid("is empty"));
+    }
+    let warning = (password.len() < text.len())
+        .then(|| invalid("ends with a line break, which is not part of the password and is ignored").message);
+    Ok((password, warning))
 }

@@ -9,6 +9,7 @@ use vmcp_crds::v1alpha1::{VirtualMCPServer, VirtualMCPServerStatus};
 
 use crate::apply::Applied;
 use crate::config_nudge::ConfigNudges;
+use crate::secret_values::ReadCache;
 
 /// Cached state of one virtual server.
 #[derive(Debug, Default)]
@@ -21,6 +22,10 @@ pub struct ServerState {
     pub written_status: Option<(String, VirtualMCPServerStatus)>,
     /// Nudges of the pods to remount their configuration.
     pub config_nudges: ConfigNudges,
+    /// The Secrets and ConfigMaps that were read.
+    pub secret_reads: ReadCache,
+    /// The MAC of the mounted values that each pod was last annotated with, by pod uid. The watch may still show an older one.
+    pub secret_nudges: HashMap<String, String>,
 }
 
 /// The cached states of all virtual servers.

@@ -3,7 +3,7 @@
 //! Kubernetes does not validate an existing object again when the schema becomes stricter, so the operator does.
 
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::{SessionStorageSpec, VirtualMCPServer, field_rules};
+use vmcp_crds::v1alpha1::{CaBundleRef, SessionStorageSpec, VirtualMCPServer, field_rules};
 
 /// Describes the first string of `server` that violates a rule, with its field, or `None`. Such a string must not become part of a
 /// request, a label, an environment variable or a configuration file.
@@ -38,9 +38,28 @@ pub fn first_violation(server: &VirtualMCPServer) -> Option<String> {
     if let Some(storage) = &spec.session_storage {
         check_session_storage(storage, &mut checks);
     }
-    checks
-        .into_iter()
-        .find_map(|(field, checked)| checked.err().map(|problem| format!("{field}: {problem}")))
+    for file in spec.secret_files() {
+        checks.push(("", file.check()));
+    }
+    for (field, bundle) in ca_bundles(server) {
+        checks.push(("", bundle.check(field)));
+    }
+    checks.into_iter().find_map(|(field, checked)| {
+        let problem = checked.err()?;
+        // Some problems name their field themselves.
+        let separator = if field.is_empty() { "" } else { ": " };
+        Some(format!("{field}{separator}{problem}"))
+    })
+}
+
+fn ca_bundles(server: &VirtualMCPServer) -> impl Iterator<Item = (&'static str, &CaBundleRef)> {
+    let storage = server.spec.session_storage.as_ref();
+    let redis = storage.and_then(|storage| storage.tls.as_ref()?.ca_bundle_ref.as_ref());
+    let issuer = server.spec.incoming_auth.oidc.as_ref();
+    let issuer = issuer.and_then(|oidc| oidc.ca_bundle_ref.as_ref());
+    let redis = redis.map(|bundle| ("spec.sessionStorage.tls.caBundleRef", bundle));
+    let issuer = issuer.map(|bundle| ("spec.incomingAuth.oidc.caBundleRef", bundle));
+    redis.into_iter().chain(issuer)
 }
 
 fn check_session_storage(storage: &SessionStorageSpec, checks: &mut Vec<(&'static str, Result<(), String>)>) {

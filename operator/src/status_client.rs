@@ -14,12 +14,15 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use vmcp_crds::status::GatewayStatus;
 
-use crate::desired::ADMIN_PORT;
+use crate::desired::{ADMIN_PORT, labels};
 
 /// Time limit of a status request, and of its connect.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum size of a status response.
 const MAX_STATUS_BYTES: usize = 1 << 20;
+
+/// Problem of a pod that does not accept the token.
+const OTHER_KEYS: &str = "has not loaded the current session keys yet";
 
 /// A running gateway pod and the status that it reports.
 #[derive(Clone, Debug)]
@@ -30,6 +33,8 @@ pub struct GatewayPod {
     pub uid: String,
     /// Whether the pod's `Ready` condition is true, so that Services route to it.
     pub ready: bool,
+    /// The annotation with the MAC of the values that the kubelet was last told to mount.
+    pub secrets_mac: Option<String>,
     /// The reported status, or why it could not be fetched.
     pub status: Result<GatewayStatus, String>,
 }
@@ -55,20 +60,37 @@ impl Default for StatusClient {
 }
 
 impl StatusClient {
-    /// Fetches the status of all `pods` concurrently. Skips pods that are terminating or not running yet; sorts by name.
-    pub async fn fetch_all<P: AsRef<Pod>>(&self, pods: &[P], token: &str) -> Vec<GatewayPod> {
+    /// Fetches the status of all `pods` concurrently, each with the first of the `tokens` that it accepts. Skips pods that are terminating or
+    /// not running yet; sorts by name.
+    pub async fn fetch_all<P: AsRef<Pod>>(&self, pods: &[P], tokens: &[String]) -> Vec<GatewayPod> {
         let running = pods.iter().filter_map(|pod| running(pod.as_ref()));
         let fetches = running.map(|(pod, address)| async move {
             GatewayPod {
                 name: pod.name_any(),
                 uid: pod.uid().unwrap_or_default(),
                 ready: is_ready(pod),
-                status: self.fetch(address, token).await,
+                secrets_mac: pod.annotations().get(labels::SECRETS_MAC).cloned(),
+                status: self.fetch_with_any(address, tokens).await,
             }
         });
         let mut gateways = future::join_all(fetches).await;
         gateways.sort_by(|a, b| a.name.cmp(&b.name));
         gateways
+    }
+
+    async fn fetch_with_any(&self, address: IpAddr, tokens: &[String]) -> Result<GatewayStatus, String> {
+        let mut status = Err("has no token for its status".to_owned());
+        for token in tokens {
+            status = self.fetch(address, token).await;
+            // Only a pod with other session keys may accept another token.
+            if !status
+                .as_ref()
+                .is_err_and(|problem| problem.starts_with(OTHER_KEYS))
+            {
+                break;
+            }
+        }
+        status
     }
 
     async fn fetch(&self, address: IpAddr, token: &str) -> Result<GatewayStatus, String> {
@@ -82,7 +104,7 @@ impl StatusClient {
             match response.status() {
                 StatusCode::OK => {}
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                    return Err("has not loaded the current session keys yet");
+                    return Err(OTHER_KEYS);
                 }
                 _ => return Err("does not report its status"),
             }

@@ -30,7 +30,7 @@ use crate::desired::labels;
 use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
-use crate::mappers::{self, ServerStore};
+use crate::mappers::{self, Referrers};
 
 /// The part of the cluster that one set of watches covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +77,11 @@ macro_rules! watch_table {
             let builder = WatchBuilder { client, scope, invalid_objects, changed };
             $(let $store = builder.$watch::<$kind>();)*
             let stores = ReflectorStores { $($store: $store.0,)* };
-            let queue = select_all([$(triggers($store.1, stores.servers.clone(), $mapper),)*]);
+            let referrers = Referrers {
+                servers: stores.servers.clone(),
+                entries: stores.entries.clone(),
+            };
+            let queue = select_all([$(triggers($store.1, referrers.clone(), $mapper),)*]);
             (stores, queue.boxed())
         }
     };
@@ -112,6 +116,8 @@ watch_table! {
     autoscalers: HorizontalPodAutoscaler, foreign_objects, mappers::by_autoscaler;
     /// The metadata of all Secrets, without their data.
     secrets: PartialObjectMeta<Secret>, names_only, mappers::by_secret;
+    /// The metadata of all ConfigMaps, without their data.
+    named_config_maps: PartialObjectMeta<ConfigMap>, names_only, mappers::by_config_map;
 }
 
 /// The bounds that a watch needs of a kind.
@@ -241,13 +247,13 @@ fn log_watch_error<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Erro
 /// Maps changed objects to the virtual servers to reconcile.
 fn triggers<K: Resource<DynamicType = ()> + Send + 'static>(
     events: impl Stream<Item = K> + Send + 'static,
-    servers: ServerStore,
-    mapper: impl Fn(&ServerStore, &K) -> Vec<ObjectRef<VirtualMCPServer>> + Send + 'static,
+    referrers: Referrers,
+    mapper: impl Fn(&Referrers, &K) -> Vec<ObjectRef<VirtualMCPServer>> + Send + 'static,
 ) -> ReconcileQueue {
     events
         .flat_map(move |object| {
             tracing::trace!(kind = %K::kind(&()), name = object.name_any(), "object changed");
-            futures::stream::iter(mapper(&servers, &object))
+            futures::stream::iter(mapper(&referrers, &object))
         })
         .map(|server| Ok(ReconcileRequest::from(server)))
         .boxed()

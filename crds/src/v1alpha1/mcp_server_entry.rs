@@ -87,7 +87,7 @@ impl MCPServerEntry {
             let bundle =
                 bundle.and_then(|bundle| secret_file::ca_bundle(&directory, bundle, "spec.tls.caBundleRef"));
             let certificate = tls.client_certificate_ref.iter().flat_map(|certificate| {
-                secret_file::client_certificate(&directory, certificate, "spec.tls.clientCertificateRef")
+                secret_file::certificate(&directory, certificate, "spec.tls.clientCertificateRef")
             });
             bundle.into_iter().chain(certificate)
         });

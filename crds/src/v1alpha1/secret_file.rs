@@ -149,8 +149,8 @@ pub(super) fn ca_bundle(directory: &str, reference: &CaBundleRef, field: &str) -
     })
 }
 
-/// The files with a client certificate and its private key. `field` refers to them.
-pub(super) fn client_certificate(directory: &str, reference: &SecretRef, field: &str) -> [SecretFile; 2] {
+/// The files with a certificate and its private key. `field` refers to them.
+pub(super) fn certificate(directory: &str, reference: &SecretRef, field: &str) -> [SecretFile; 2] {
     let file = |key: &str, content| SecretFile {
         path: format!("{directory}/{key}"),
         object: KeyedObject::Secret(reference.name.clone()),

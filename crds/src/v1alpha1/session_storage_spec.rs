@@ -73,7 +73,7 @@ impl SessionStorageSpec {
         });
         let certificate = tls.client_certificate_ref.iter().flat_map(|certificate| {
             let field = "spec.sessionStorage.tls.clientCertificateRef";
-            secret_file::client_certificate(DIRECTORY, certificate, field)
+            secret_file::certificate(DIRECTORY, certificate, field)
         });
         bundle.into_iter().chain(certificate).collect()
     }

@@ -5,6 +5,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
+use super::secret_file;
 use super::{
     AutoscalingSpec, DisruptionBudgetSettings, EndpointTls, GroupRef, HttpRouteSpec, IncomingAuthSpec,
     NetworkPolicySpec, OperationalSpec, PodMonitorSettings, PodTemplate, SecretFile, SecretKeyRef, SecretRef,
@@ -148,6 +149,16 @@ impl VirtualMCPServerSpec {
         let mut files: Vec<SecretFile> = storage.flat_map(SessionStorageSpec::secret_files).collect();
         files.extend(self.incoming_auth.secret_files());
         files
+    }
+
+    /// The files with the certificate of the endpoint. They have a volume of their own, for which a new pod waits.
+    #[must_use]
+    pub fn certificate_files(&self) -> Vec<SecretFile> {
+        let tls = self.tls.iter();
+        tls.flat_map(|tls| {
+            secret_file::certificate("endpoint", &tls.certificate_ref, "spec.tls.certificateRef")
+        })
+        .collect()
     }
 }
 

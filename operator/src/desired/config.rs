@@ -4,17 +4,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
-use vmcp_crds::config::rules::{self, FieldError, range};
+use vmcp_crds::config::rules::{FieldError, range};
 use vmcp_crds::config::split_file::{self, MAX_PARTS};
 use vmcp_crds::config::{
-    AggregationConfig, BackendConfig, ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig,
-    IncomingAuth, Listeners, SessionKeys, SessionStorage,
+    ConfigError, ConfigVersion, Duration, GatewayConfig, HotConfig, IncomingAuth, Listeners, SessionKeys,
+    SessionStorage,
 };
 use vmcp_crds::status::config_hash;
-use vmcp_crds::v1alpha1::{VirtualMCPServer, field_rules};
+use vmcp_crds::v1alpha1::{SessionStorageSpec, VirtualMCPServer};
 
 use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, drain_delay, listener_tls};
-use super::http_route;
+use super::{Backend, http_route};
 
 /// Key in the start-up ConfigMap.
 pub(super) const STARTUP_FILE: &str = "gateway.yaml";
@@ -23,63 +23,6 @@ pub(super) const HOT_FILE: &str = "backends.yaml";
 
 /// Maximum size of a part of the hot file: the API server rejects ConfigMaps of more than 1 MiB.
 const MAX_PART_BYTES: usize = 1_000_000;
-
-/// One MCP server of the group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Its configuration for the gateway.
-    pub config: BackendConfig,
-    /// Why this backend cannot be used; `None` if it can. The CRD's schema rejects most such entries, but cannot express every rule.
-    pub problem: Option<String>,
-}
-
-impl Backend {
-    /// Checks the members of a group, whose catalogs are merged by `aggregation`. With `strategy: manual`, of two backends that are given
-    /// the same name for an item, the first can be used.
-    #[must_use]
-    pub fn check_all(configs: Vec<BackendConfig>, aggregation: &AggregationConfig) -> Vec<Self> {
-        let check = |config: BackendConfig| Self {
-            problem: problem(&config, aggregation),
-            config,
-        };
-        let mut backends: Vec<Self> = configs.into_iter().map(check).collect();
-        while let Some((name, problem)) = first_duplicate(&backends, aggregation) {
-            for backend in &mut backends {
-                if backend.config.name == name {
-                    backend.problem = Some(problem.clone());
-                }
-            }
-        }
-        backends
-    }
-}
-
-fn problem(config: &BackendConfig, aggregation: &AggregationConfig) -> Option<String> {
-    if config.url.len() > field_rules::MAX_URL {
-        return Some(format!("spec.url has more than {} bytes", field_rules::MAX_URL));
-    }
-    config.check(aggregation).err().map(|(field, problem)| {
-        let parent = if field == "name" { "metadata" } else { "spec" };
-        format!("{parent}.{field}: {problem}")
-    })
-}
-
-/// The name of a backend that cannot be used because another one gives the same name to an item, and the problem.
-fn first_duplicate(backends: &[Backend], aggregation: &AggregationConfig) -> Option<(String, String)> {
-    let usable: Vec<&BackendConfig> = usable(backends).collect();
-    let (index, (field, problem)) = rules::check_unique_names(aggregation, &usable).err()?;
-    Some((
-        usable.get(index)?.name.clone(),
-        format!("spec.{field}: {problem}"),
-    ))
-}
-
-fn usable(backends: &[Backend]) -> impl Iterator<Item = &BackendConfig> {
-    backends
-        .iter()
-        .filter(|backend| backend.problem.is_none())
-        .map(|backend| &backend.config)
-}
 
 /// The gateway's configuration files and their hashes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +76,7 @@ pub fn config_files(
     let startup = startup(server);
     let hot = hot(server, backends);
     check(server, &startup, &hot)?;
-    let longest_call = longest_call(&hot.backends);
+    let longest_call = longest_call(backends);
     let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot)?;
     let hot_parts = split_file::split(&hot, MAX_PART_BYTES).ok_or(ConfigRenderError::TooBig(hot.len()))?;
@@ -198,11 +141,7 @@ pub(super) fn startup(server: &VirtualMCPServer) -> GatewayConfig {
         session_storage: spec
             .session_storage
             .as_ref()
-            .map_or_else(SessionStorage::default, |storage| SessionStorage {
-                password_file: None,
-                tls: None,
-                ..storage.settings.clone()
-            }),
+            .map_or_else(SessionStorage::default, SessionStorageSpec::to_config),
         session_keys: Some(SessionKeys {
             directory: PathBuf::from(KEYS_DIR),
         }),
@@ -236,11 +175,13 @@ fn allowed_hosts(server: &VirtualMCPServer) -> Vec<String> {
     hosts
 }
 
-/// The longest time limit of a call to one of `backends`.
-fn longest_call(backends: &[BackendConfig]) -> Duration {
-    let limits = backends
-        .iter()
-        .flat_map(|backend| backend.tools.deadlines.values().chain([&backend.timeouts.call]));
+/// The longest time limit of a call to one of `backends` with a valid spec. A missing Secret does not matter: it must not replace pods.
+fn longest_call(backends: &[Backend]) -> Duration {
+    let valid = backends.iter().filter(|backend| backend.problem.is_none());
+    let limits = valid.map(|backend| &backend.config).flat_map(|config| {
+        let of_tools = config.tools.deadlines.values();
+        of_tools.chain([&config.timeouts.call])
+    });
     limits.max().copied().unwrap_or(Duration::from_secs(0))
 }
 
@@ -250,7 +191,11 @@ pub(super) fn hot(server: &VirtualMCPServer, backends: &[Backend]) -> HotConfig 
         log_level: operational.log_level,
         access_log: operational.access_log.clone(),
         // A backend that cannot be called does not affect the others; the status says why it is missing.
-        backends: usable(backends).cloned().collect(),
+        backends: backends
+            .iter()
+            .filter_map(Backend::usable_config)
+            .cloned()
+            .collect(),
         allowed_hosts: allowed_hosts(server),
         ..server.spec.hot.clone()
     }

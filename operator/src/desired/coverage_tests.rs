@@ -27,18 +27,6 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("hotFile", "the operator mounts this file"),
     ("hot.backends[].name", "it is the name of the MCPServerEntry"),
     (
-        "hot.backends[].tls.caFile",
-        "a file: a resource refers to a Secret or ConfigMap",
-    ),
-    (
-        "hot.backends[].tls.certFile",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
-        "hot.backends[].tls.keyFile",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
         "listeners.tls.certFile",
         "the operator mounts the Secret of spec.tls.certificateRef",
     ),
@@ -48,45 +36,50 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     (
         "hot.backends[].headers{}.env",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
-        "hot.backends[].headers{}.file",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
-        "hot.backends[].headers{}.prefix",
-        "part of a header with a secret value",
+        "a resource has the value itself, or refers to a Secret",
     ),
     (
         "sessionStorage.passwordFile",
-        "a secret: `passwordRef` refers to a Secret",
-    ),
-    (
-        "sessionStorage.tls.caFile",
-        "a file: a resource refers to a Secret or ConfigMap",
-    ),
-    (
-        "sessionStorage.tls.certFile",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
-        "sessionStorage.tls.keyFile",
-        "a secret: a resource refers to a Secret",
-    ),
-    (
-        "sessionStorage.tls.serverName",
-        "part of `tls`, which needs a Secret or ConfigMap",
-    ),
-    (
-        "sessionStorage.tls.insecureSkipVerify",
-        "part of `tls`, which needs a Secret or ConfigMap",
-    ),
-    (
-        "incomingAuth.oidc.caBundlePath",
-        "a file: a resource refers to a Secret or ConfigMap",
+        "the pods get the password of `passwordRef` as a variable",
     ),
 ];
+
+/// Fields of the file that name a file, and the fields of a resource that refer to a Secret or ConfigMap in their place.
+const REFERENCES: [(&str, &str); 5] = [
+    ("caFile", "caBundleRef"),
+    ("caBundlePath", "caBundleRef"),
+    ("certFile", "clientCertificateRef"),
+    ("keyFile", "clientCertificateRef"),
+    ("file", "secretKeyRef"),
+];
+
+fn reference_of(field: &str) -> Option<&'static str> {
+    let (_, reference) = REFERENCES.iter().find(|(file, _)| *file == field)?;
+    Some(reference)
+}
+
+/// Replaces the names of files by references.
+fn refer_to_secrets(value: &mut Json) {
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    for (name, mut field) in std::mem::take(fields) {
+        let key = json!({"name": "a", "key": "b"});
+        match reference_of(&name) {
+            Some("caBundleRef") => {
+                drop(fields.insert("caBundleRef".to_owned(), json!({"secretKeyRef": key})))
+            }
+            Some("clientCertificateRef") => {
+                fields.insert("clientCertificateRef".to_owned(), json!({"name": "a"}));
+            }
+            Some(reference) => drop(fields.insert(reference.to_owned(), key)),
+            None => {
+                refer_to_secrets(&mut field);
+                fields.insert(name, field);
+            }
+        }
+    }
+}
 
 /// A place in the schema: below a field, an item of a list, or a value of a map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,6 +204,17 @@ fn sample_of_leaf(schema: &Json, root: &Json) -> Json {
 
 /// The kind, and the place in its spec, that sets the place `steps` of the file.
 fn resource_of(steps: &[Step]) -> Option<(&'static str, Vec<Step>)> {
+    let (kind, mut place) = place_of(steps)?;
+    if let Some(Step::Field(name)) = place.last_mut()
+        && let Some(reference) = reference_of(name)
+    {
+        reference.clone_into(name);
+    }
+    Some((kind, place))
+}
+
+/// [`resource_of`], with the file's name of the field.
+fn place_of(steps: &[Step]) -> Option<(&'static str, Vec<Step>)> {
     let field = |name: &str| Step::Field(name.to_owned());
     let operational = |steps: &[Step]| ("VirtualMCPServer", [&[field("operational")], steps].concat());
     let names: Vec<&str> = steps
@@ -266,6 +270,7 @@ fn rendered_and_set(steps: &[Step]) -> (Option<Json>, Json) {
     let mut entries = Vec::new();
     if let Some(backend) = file.pointer("/hot/backends/0") {
         let mut spec = backend.clone();
+        refer_to_secrets(&mut spec);
         spec["groupRef"] = json!({"name": "tools"});
         entries.push(spec);
     } else if let Some(fields) = file["hot"].as_object() {
@@ -275,6 +280,7 @@ fn rendered_and_set(steps: &[Step]) -> (Option<Json>, Json) {
     for name in ["sessionStorage", "incomingAuth"] {
         if let Some(value) = file.get(name) {
             spec[name] = value.clone();
+            refer_to_secrets(&mut spec[name]);
         }
     }
     if let Some(delay) = file.get("drainDelay") {
@@ -290,14 +296,26 @@ fn rendered_and_set(steps: &[Step]) -> (Option<Json>, Json) {
         }))
         .unwrap();
         Backend {
-            config: entry.to_config(&server.spec.operational.timeouts),
             problem: None,
+            ..Backend::new(&entry, &server.spec.operational.timeouts)
         }
     };
     let backends: Vec<Backend> = entries.into_iter().map(entry).collect();
     let mut rendered = serde_json::to_value(startup(&server)).unwrap();
     rendered["hot"] = serde_json::to_value(hot(&server, &backends)).unwrap();
-    (rendered.pointer(&pointer_of(steps)).cloned(), set)
+    let rendered = rendered.pointer(&pointer_of(steps)).cloned();
+    // A reference is rendered as the path of the mounted file.
+    let is_reference = matches!(steps.last(), Some(Step::Field(name)) if reference_of(name).is_some());
+    let is_mounted = rendered
+        .as_ref()
+        .and_then(Json::as_str)
+        .is_some_and(|path| path.starts_with("/etc/vmcp/secrets/"));
+    let expected = if is_reference && is_mounted {
+        rendered.clone()
+    } else {
+        None
+    };
+    (rendered, expected.unwrap_or(set))
 }
 
 #[test]

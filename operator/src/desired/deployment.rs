@@ -15,9 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vmcp_crds::config::split_file::MAX_PARTS;
 use vmcp_crds::config::{Duration, ListenerTls, REDIS_PASSWORD_ENV};
-use vmcp_crds::v1alpha1::{EndpointTls, SecretKeyRef, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{EndpointTls, SECRETS_DIR, SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
+use super::secret_volume::{SECRETS_VOLUME, secret_volume};
 use super::{ConfigFiles, Inputs, labels, metadata, names, pod_template};
 
 /// Port of the MCP endpoint, for clients.
@@ -32,14 +33,14 @@ pub(super) const CONTAINER: &str = "gateway";
 /// Directory of all files that the operator mounts.
 pub(super) const ETC_DIR: &str = "/etc/vmcp";
 /// Names of the volumes that the operator mounts.
-pub(super) const VOLUMES: [&str; 4] = ["config", "backends", "keys", "tls"];
+pub(super) const VOLUMES: [&str; 5] = ["config", "backends", "keys", "tls", SECRETS_VOLUME];
 
 const CONFIG_DIR: &str = "/etc/vmcp/config";
 pub(super) const BACKENDS_DIR: &str = "/etc/vmcp/backends";
 pub(super) const KEYS_DIR: &str = "/etc/vmcp/keys";
 const TLS_DIR: &str = "/etc/vmcp/tls";
 /// The keys of the Secret with the certificate of the endpoint: the certificate, and its private key.
-pub(crate) const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
+const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint, if the spec does not say.
 const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
@@ -98,9 +99,17 @@ pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Depl
 }
 
 fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
-    let mac = inputs
+    let password_mac = inputs
         .password_mac
         .filter(|_| server.spec.redis_password_ref().is_some());
+    let macs = [
+        (labels::PASSWORD_MAC, password_mac),
+        (labels::CA_BUNDLE_MAC, inputs.ca_bundle_mac),
+    ];
+    let annotations: BTreeMap<String, String> = macs
+        .into_iter()
+        .filter_map(|(name, mac)| Some((name.to_owned(), mac?.to_owned())))
+        .collect();
     let pull_secrets = server.spec.image_pull_secrets.iter();
     let pull_secrets: Vec<LocalObjectReference> = pull_secrets
         .map(|secret| LocalObjectReference {
@@ -111,7 +120,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::all(server)),
-            annotations: mac.map(|mac| BTreeMap::from([(labels::PASSWORD_MAC.to_owned(), mac.to_owned())])),
+            annotations: (!annotations.is_empty()).then_some(annotations),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -185,12 +194,12 @@ fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
             }),
             ..SecurityContext::default()
         }),
-        volume_mounts: Some(volume_mounts(server)),
+        volume_mounts: Some(volume_mounts(server, inputs)),
         ..Container::default()
     }
 }
 
-fn volume_mounts(server: &VirtualMCPServer) -> Vec<VolumeMount> {
+fn volume_mounts(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<VolumeMount> {
     let mut mounts = vec![
         mount("config", CONFIG_DIR),
         mount("backends", BACKENDS_DIR),
@@ -198,6 +207,9 @@ fn volume_mounts(server: &VirtualMCPServer) -> Vec<VolumeMount> {
     ];
     if server.spec.tls.is_some() {
         mounts.push(mount("tls", TLS_DIR));
+    }
+    if !inputs.secret_files.is_empty() {
+        mounts.push(mount(SECRETS_VOLUME, SECRETS_DIR));
     }
     mounts
 }
@@ -322,6 +334,7 @@ fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
         },
     ];
     volumes.extend(server.spec.tls.as_ref().map(certificate_volume));
+    volumes.extend(secret_volume(inputs.secret_files));
     volumes
 }
 

@@ -21,8 +21,20 @@ pub const OPERATOR: &str = "vmcp-operator";
 
 /// Annotation of a pod: the hash of the hot configuration that the kubelet should mount.
 pub const CONFIG_HASH: &str = "vmcp.dev/config";
+/// Annotation of a pod: a MAC of the values that the kubelet should mount, keyed with the session key.
+pub const SECRETS_MAC: &str = "vmcp.dev/secrets";
 /// Annotation of the pod template: a MAC of the Redis password, keyed with the session key.
 pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
+/// Annotation of the pod template: a MAC of the trusted authorities for the issuer, keyed with the session key.
+pub const CA_BUNDLE_MAC: &str = "vmcp.dev/issuer-ca-bundle-mac";
+/// Annotation of a virtual server: a new value asks for new session keys.
+pub const ROTATE_SESSION_KEYS: &str = "vmcp.dev/rotate-session-keys";
+/// Annotation of the Secret with the session keys: the request ([`ROTATE_SESSION_KEYS`]) that the last rotation answered.
+pub const ROTATION: &str = "vmcp.dev/session-key-rotation";
+/// Annotation of the Secret with the session keys: the time of the last rotation.
+pub const ROTATED_AT: &str = "vmcp.dev/session-keys-rotated-at";
+/// Annotation of the Secret with the session keys: the last request that was refused.
+pub const REFUSED_ROTATION: &str = "vmcp.dev/refused-session-key-rotation";
 
 /// Label selector for the objects that the operator created.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=vmcp-operator";

@@ -1,6 +1,7 @@
 //! Desired state: the Kubernetes objects of a virtual server, as pure functions of their arguments.
 
 mod autoscaler;
+mod backend;
 mod config;
 mod config_map;
 mod deployment;
@@ -11,6 +12,7 @@ pub mod names;
 mod network_policy;
 mod pod_monitor;
 pub mod pod_template;
+mod secret_volume;
 mod service;
 mod service_account;
 
@@ -21,13 +23,14 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
-use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_crds::v1alpha1::{SecretFile, VirtualMCPServer};
 
 use crate::optional_kinds::{HTTPRoute, PodMonitor};
 
-pub use config::{Backend, ConfigFiles, ConfigRenderError, config_files};
+pub use backend::{Backend, SecretProblem};
+pub use config::{ConfigFiles, ConfigRenderError, config_files};
+pub(crate) use deployment::ADMIN_PORT;
 pub use deployment::MCP_PORT;
-pub(crate) use deployment::{ADMIN_PORT, CERTIFICATE_KEYS};
 
 /// Everything that the objects depend on besides the virtual server itself.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +41,10 @@ pub struct Inputs<'a> {
     pub default_image: &'a str,
     /// A MAC of the Redis password, if there is one. It changes with the password and does not reveal it.
     pub password_mac: Option<&'a str>,
+    /// A MAC of the trusted authorities for the issuer, if the spec refers to them.
+    pub ca_bundle_mac: Option<&'a str>,
+    /// The files with values of Secrets and ConfigMaps.
+    pub secret_files: &'a [SecretFile],
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
 }

@@ -37,7 +37,11 @@ pub(crate) fn backend(name: &str, url: &str) -> Backend {
         url: url.to_owned(),
         ..BackendConfig::default()
     };
-    let mut checked = Backend::check_all(vec![config], &AggregationConfig::default());
+    let backend = Backend {
+        config,
+        ..Backend::default()
+    };
+    let mut checked = Backend::check_all(vec![backend], &AggregationConfig::default());
     checked.remove(0)
 }
 
@@ -50,25 +54,31 @@ fn backends() -> Vec<Backend> {
 
 /// The members of a group, from the specs of their entries without `groupRef`.
 fn members(server: &VirtualMCPServer, entries: &[(&str, Json)]) -> Vec<Backend> {
-    let config = |(name, spec): &(&str, Json)| {
+    let member = |(name, spec): &(&str, Json)| {
         let mut spec = spec.clone();
         spec["groupRef"] = json!({"name": "tools"});
         let entry: MCPServerEntry = serde_json::from_value(json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name}, "spec": spec,
         }))
         .unwrap();
-        entry.to_config(&server.spec.operational.timeouts)
+        Backend::new(&entry, &server.spec.operational.timeouts)
     };
-    Backend::check_all(entries.iter().map(config).collect(), &server.spec.hot.aggregation)
+    Backend::check_all(entries.iter().map(member).collect(), &server.spec.hot.aggregation)
 }
 
 fn rendered(spec: &Json, expected_replicas: i32) -> Children {
+    rendered_with(spec, expected_replicas, &server(spec).spec.secret_files())
+}
+
+fn rendered_with(spec: &Json, expected_replicas: i32, secret_files: &[SecretFile]) -> Children {
     let server = server(spec);
     let files = config_files(&server, &backends()).unwrap();
     let inputs = Inputs {
         files: &files,
         default_image: "vmcp-gateway:test",
         password_mac: Some("a-mac"),
+        ca_bundle_mac: None,
+        secret_files,
         expected_replicas,
     };
     children(&server, &inputs)
@@ -312,6 +322,8 @@ fn grace_period_covers_longest_call_of_backends() {
             files: &files,
             default_image: "vmcp-gateway:test",
             password_mac: None,
+            ca_bundle_mac: None,
+            secret_files: &[],
             expected_replicas: 1,
         };
         let pod = children(&server, &inputs).deployment.spec.template.spec.unwrap();
@@ -508,6 +520,104 @@ fn spec_image_overrides_default() {
     assert_eq!(image, Some(&json!("registry.example/gateway:1")));
 }
 
+// The volume depends on the references only, whatever their order, and there is none without references.
+#[test]
+fn secret_volume_has_every_referenced_key_once() {
+    let server = server(&redis());
+    let entry = json!({
+        "url": "https://a",
+        "headers": {
+            "Authorization": {"prefix": "Bearer ", "secretKeyRef": {"name": "token", "key": "b"}},
+            "..": {"secretKeyRef": {"name": "token", "key": "a"}},
+        },
+        "tls": {
+            "caBundleRef": {"configMapKeyRef": {"name": "ca", "key": "ca.pem"}},
+            "clientCertificateRef": {"name": "client"},
+        },
+    });
+    let member = members(&server, &[("time", entry)]).remove(0);
+    let mut files = member.secret_files;
+    let volumes = |files: &[SecretFile]| {
+        let template = rendered_with(&redis(), 1, files).deployment.spec.template;
+        serde_json::to_value(template.spec.unwrap().volumes).unwrap()
+    };
+    let found = volumes(&files);
+    files.reverse();
+    assert_eq!(volumes(&files), found);
+    assert_eq!(
+        found[3],
+        json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": [
+            {"secret": {"name": "client", "optional": true, "items": [
+                {"key": "tls.crt", "path": "backends/time/tls.crt"},
+                {"key": "tls.key", "path": "backends/time/tls.key"},
+            ]}},
+            {"secret": {"name": "token", "optional": true, "items": [
+                {"key": "a", "path": "backends/time/header-.."},
+                {"key": "b", "path": "backends/time/header-authorization"},
+            ]}},
+            {"configMap": {"name": "ca", "optional": true, "items": [{"key": "ca.pem", "path": "backends/time/ca.crt"}]}},
+        ]}})
+    );
+    assert_eq!(volumes(&[]).as_array().unwrap().len(), 3);
+    let mounts =
+        |files: &[SecretFile]| serde_json::to_string(&rendered_with(&redis(), 1, files).deployment).unwrap();
+    assert!(mounts(&files).contains(r#""mountPath":"/etc/vmcp/secrets","name":"secrets","readOnly":true"#));
+    assert!(!mounts(&[]).contains("/etc/vmcp/secrets"));
+}
+
+// A missing Secret leaves the backend out, but does not decide which of two equal names wins.
+#[test]
+fn missing_secret_leaves_one_backend_out() {
+    let renamed = json!({"url": "http://a", "tools": {"overrides": {"x": {"name": "taken"}}}});
+    let server = server(&json!({"groupRef": {"name": "tools"}, "aggregation": {"strategy": "manual"}}));
+    let mut members = members(&server, &[("first", renamed.clone()), ("second", renamed)]);
+    members[0].secret_problem = Some(SecretProblem {
+        reason: "SecretNotFound",
+        message: "spec.headers.X.secretKeyRef names Secret s".to_owned(),
+    });
+    let members = Backend::check_all(members, &server.spec.hot.aggregation);
+    assert!(members[1].problem.is_some());
+    let files = config_files(&server, &members).unwrap();
+    assert_eq!(
+        HotConfig::parse(&files.hot, "x".as_ref()).unwrap().backends.len(),
+        0
+    );
+}
+
+// References that are older than the schema are not mounted, and the problem names the field.
+#[test]
+fn invalid_reference_is_a_problem_with_field() {
+    let server = server(&redis());
+    for (entry, expected) in [
+        (
+            json!({"headers": {"X": {"secretKeyRef": {"name": "?x=", "key": "k"}}}}),
+            "spec.headers.X.secretKeyRef.name: found \"?x=\"",
+        ),
+        (
+            json!({"headers": {"X": {"secretKeyRef": {"name": "a", "key": "../k"}}}}),
+            "spec.headers.X.secretKeyRef.key: found",
+        ),
+        (
+            json!({"headers": {"X": {"value": "v", "secretKeyRef": {"name": "a", "key": "k"}}}}),
+            "spec.headers.X: needs exactly one of",
+        ),
+        (
+            json!({"tls": {"caBundleRef": {}}}),
+            "spec.tls.caBundleRef: needs exactly one of",
+        ),
+        (
+            json!({"tls": {"clientCertificateRef": {"name": "A"}}}),
+            "spec.tls.clientCertificateRef.name: found \"A\"",
+        ),
+    ] {
+        let mut entry = entry;
+        entry["url"] = json!("https://a");
+        let member = members(&server, &[("time", entry)]).remove(0);
+        let problem = member.problem.unwrap();
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+}
+
 // A field without a value is omitted, not written as null.
 #[test]
 fn applied_objects_contain_no_null() {
@@ -545,6 +655,8 @@ fn large_configuration_is_split_over_config_maps() {
             files: &files,
             default_image: "vmcp-gateway:test",
             password_mac: None,
+            ca_bundle_mac: None,
+            secret_files: &[],
             expected_replicas: 1,
         };
         (children(&server, &inputs), files)

@@ -20,7 +20,7 @@ use vmcp_crds::v1alpha1::{ObservedBackendState, VirtualMCPServer, VirtualMCPServ
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
-use crate::desired::{self, Backend, ConfigFiles, Inputs, names, pod_template};
+use crate::desired::{self, Backend, ConfigFiles, Inputs, labels, names, pod_template};
 use crate::error::Error;
 use crate::events;
 use crate::kube_error::describe;
@@ -28,7 +28,9 @@ use crate::metrics::Metrics;
 use crate::optional_kinds::{HTTPRoute, PodMonitor};
 use crate::policy::Policy;
 use crate::resolve::{self, SecretResolution};
+use crate::secret_values::SecretReader;
 use crate::server_state::{ServerState, ServerStates};
+use crate::session_keys::KeyChange;
 use crate::spec_validation;
 use crate::status::{self, ApplyFailure, Observed, SecretsState};
 use crate::status_client::{GatewayPod, StatusClient};
@@ -138,31 +140,48 @@ impl Reconciler<'_> {
         if findings.rejected_spec.is_some() {
             return Ok(());
         }
-        findings.backends = resolve::backends(self.server, &self.context.stores);
-        let Some(backends) = &findings.backends else {
+        let Some(mut backends) = resolve::backends(self.server, &self.context.stores) else {
             return Ok(());
         };
-        let config = desired::config_files(self.server, backends).map_err(|problem| problem.to_string());
-        let Ok(files) = findings.config.insert(config) else {
+        // The spec is checked before any Secret is read or created.
+        let config = self.render(&backends);
+        let is_renderable = config.is_ok();
+        findings.config = Some(config);
+        findings.backends = Some(backends.clone());
+        if !is_renderable {
             return Ok(());
+        }
+        let reader = SecretReader {
+            client: &self.context.client,
+            namespace: &self.namespace,
+            policy: &self.context.policy,
+            stores: &self.context.stores,
         };
-        let secrets = resolve::secrets(&self.context.client, self.server, &self.context.policy).await?;
-        let SecretResolution::Resolved {
-            key,
-            new_keys,
-            password_mac,
-        } = findings.secrets.insert(secrets)
+        let now = Timestamp::now();
+        let secrets =
+            resolve::secrets(&reader, self.server, &mut backends, &mut state.secret_reads, now).await?;
+        let config = findings.config.insert(self.render(&backends));
+        findings.backends = Some(backends);
+        let (SecretResolution::Resolved(secrets), Ok(files)) = (findings.secrets.insert(secrets), config)
         else {
             return Ok(());
         };
-        if *new_keys && self.deployment(state).is_some() {
-            self.publish_event(&events::session_keys_lost(&names::session_keys(self.server)))
-                .await;
+        if let Some(change) = &secrets.key_change {
+            self.report_key_change(state, change).await;
         }
+        let live = self.deployment(state);
+        let live_mac = |name: &str| {
+            let template = live.as_ref()?.spec.template.metadata.as_ref()?;
+            template.annotations.as_ref()?.get(name).map(String::as_str)
+        };
+        let password_mac = secrets.password_mac.as_ref();
+        let ca_bundle_mac = secrets.ca_bundle_mac.as_ref();
         let inputs = Inputs {
             files,
             default_image: &self.context.default_image,
-            password_mac: password_mac.as_deref(),
+            password_mac: password_mac.map(|mac| mac.or_live(live_mac(labels::PASSWORD_MAC))),
+            ca_bundle_mac: ca_bundle_mac.map(|mac| mac.or_live(live_mac(labels::CA_BUNDLE_MAC))),
+            secret_files: &secrets.files,
             expected_replicas: self.expected_replicas(state),
         };
         let children = desired::children(self.server, &inputs);
@@ -181,16 +200,39 @@ impl Reconciler<'_> {
             .await?;
         findings.pod_monitor = Some(monitor);
         self.remove_unused_configs(state, &children.hot).await?;
-        let token = key.status_token(&self.namespace, &self.server.name_any());
+        // A pod that has not loaded rotated keys yet still knows the previous one.
+        let keys = std::iter::once(&secrets.keys.current).chain(&secrets.keys.previous);
+        let tokens: Vec<String> = keys
+            .map(|key| key.status_token(&self.namespace, &self.server.name_any()))
+            .collect();
         findings.gateways = self
             .context
             .status_client
-            .fetch_all(&self.pods(state), &token)
+            .fetch_all(&self.pods(state), &tokens)
             .await;
+        if let Some(mac) = &secrets.mounts_mac {
+            self.nudge_pods_with_old_secrets(state, &findings.gateways, mac)
+                .await?;
+        }
         findings.nudges_exhausted = self
             .nudge_outdated_pods(state, &findings.gateways, &files.hot_hash)
             .await?;
         Ok(())
+    }
+
+    fn render(&self, backends: &[Backend]) -> Result<ConfigFiles, String> {
+        desired::config_files(self.server, backends).map_err(|problem| problem.to_string())
+    }
+
+    async fn report_key_change(&self, state: &ServerState, change: &KeyChange) {
+        let secret = names::session_keys(self.server);
+        let event = match change {
+            KeyChange::Created if self.deployment(state).is_none() => return,
+            KeyChange::Created => events::session_keys_lost(&secret),
+            KeyChange::Rotated => events::session_keys_rotated(&secret),
+            KeyChange::RotationRefused(reason) => events::session_key_rotation_refused(reason),
+        };
+        self.publish_event(&event).await;
     }
 
     /// Validates the spec against the schema's rules and the policy.
@@ -253,7 +295,7 @@ impl Reconciler<'_> {
             },
             secrets: match &findings.secrets {
                 None => SecretsState::Unknown,
-                Some(SecretResolution::Resolved { .. }) => SecretsState::Resolved,
+                Some(SecretResolution::Resolved(_)) => SecretsState::Resolved,
                 Some(SecretResolution::Unresolved {
                     reason,
                     message,
@@ -263,6 +305,10 @@ impl Reconciler<'_> {
                     message,
                     stalled: *stalled,
                 },
+            },
+            secret_warnings: match &findings.secrets {
+                Some(SecretResolution::Resolved(secrets)) => &secrets.warnings,
+                _ => &[],
             },
             apply_failure,
             http_route: findings.http_route.as_ref(),

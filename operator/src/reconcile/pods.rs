@@ -18,6 +18,9 @@ use crate::owner;
 use crate::server_state::ServerState;
 use crate::status_client::GatewayPod;
 
+/// The field manager of the annotation with the MAC of mounted values.
+const SECRETS_MANAGER: &str = "vmcp-operator-secrets";
+
 impl Reconciler<'_> {
     /// The gateway pods: those that are owned by this server's Deployment through a ReplicaSet. Labels alone are not enough: anyone who
     /// can create pods can set them, and the operator sends the status token to these pods.
@@ -57,7 +60,10 @@ impl Reconciler<'_> {
             };
             if is_outdated {
                 match state.config_nudges.next_step(&gateway.uid, hash, Instant::now()) {
-                    NudgeStep::Annotate(value) => self.annotate(gateway, &value).await?,
+                    NudgeStep::Annotate(value) => {
+                        self.annotate(gateway, FIELD_MANAGER, labels::CONFIG_HASH, &value)
+                            .await?;
+                    }
                     NudgeStep::Wait => {}
                     NudgeStep::GiveUp => nudges_exhausted = true,
                 }
@@ -66,7 +72,36 @@ impl Reconciler<'_> {
         Ok(nudges_exhausted)
     }
 
-    pub(super) async fn annotate(&self, gateway: &GatewayPod, value: &str) -> Result<(), Error> {
+    /// Nudges the pods whose kubelet has not been told yet to mount the values with the MAC `mac`: once for each pod and change.
+    pub(super) async fn nudge_pods_with_old_secrets(
+        &self,
+        state: &mut ServerState,
+        gateways: &[GatewayPod],
+        mac: &str,
+    ) -> Result<(), Error> {
+        let is_running = |uid: &String| gateways.iter().any(|gateway| gateway.uid == *uid);
+        state.secret_nudges.retain(|uid, _| is_running(uid));
+        for gateway in gateways {
+            let is_told = gateway.secrets_mac.as_deref() == Some(mac)
+                || state.secret_nudges.get(&gateway.uid).map(String::as_str) == Some(mac);
+            if !is_told {
+                self.annotate(gateway, SECRETS_MANAGER, labels::SECRETS_MAC, mac)
+                    .await?;
+                state.secret_nudges.insert(gateway.uid.clone(), mac.to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes an annotation of a pod, so that the kubelet mounts its volumes again. Each annotation has a field manager of its own: an apply
+    /// removes the manager's other annotations.
+    async fn annotate(
+        &self,
+        gateway: &GatewayPod,
+        manager: &str,
+        annotation: &str,
+        value: &str,
+    ) -> Result<(), Error> {
         // With the uid, the apply fails for a deleted pod instead of creating a new one.
         let body = json!({
             "apiVersion": "v1",
@@ -74,13 +109,13 @@ impl Reconciler<'_> {
             "metadata": {
                 "name": gateway.name,
                 "uid": gateway.uid,
-                "annotations": {labels::CONFIG_HASH: value},
+                "annotations": {annotation: value},
             },
         });
         let name = ObjectName::parse(&gateway.name)?;
         match self
             .objects::<Pod>()?
-            .apply("annotate", &name, FIELD_MANAGER, &body)
+            .apply("annotate", &name, manager, &body)
             .await
         {
             Ok(_) => {
@@ -88,7 +123,8 @@ impl Reconciler<'_> {
                 tracing::debug!(
                     namespace = self.namespace,
                     pod = gateway.name,
-                    "nudged pod to remount its configuration"
+                    annotation,
+                    "nudged pod to remount its volumes"
                 );
                 Ok(())
             }

@@ -26,7 +26,7 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
                     .flat_map(|status| &status.backends)
                     .filter(|backend| backend.name == member.config.name)
             };
-            let problem = member.problem.as_deref();
+            let problem = member.left_out_because();
             let is_reported = |state| reports().any(|backend| backend.state == state);
             let state = if problem.is_some() || is_reported(ReportedState::Failing) {
                 ObservedBackendState::Failing
@@ -53,22 +53,40 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
 
 /// The message for a configuration that the gateways accept. It names the backends that are left out of it, and why.
 pub(super) fn valid_config_message(members: &[Backend]) -> String {
-    let left_out = || members.iter().filter(|member| member.problem.is_some());
-    let named: Vec<String> = left_out()
-        .take(MAX_NAMED_BACKENDS)
-        .map(|member| {
-            let problem = member.problem.as_deref().unwrap_or_default();
-            format!("MCPServerEntry {}: {}", member.config.name, shorten(problem))
-        })
-        .collect();
-    match left_out().count() {
-        0 => "the configuration is valid".to_owned(),
-        count => format!(
-            "the configuration is valid, without {count} of the {} backends: {}",
+    let reasons = members
+        .iter()
+        .filter_map(|member| Some((member, member.left_out_because()?)));
+    match name_some(reasons) {
+        (0, _) => "the configuration is valid".to_owned(),
+        (count, named) => format!(
+            "the configuration is valid, without {count} of the {} backends: {named}",
             members.len(),
-            named.join("; ")
         ),
     }
+}
+
+/// The reason and the message for backends that are left out because of a value that their specs refer to; `None` if there are none.
+pub(super) fn missing_secrets(members: &[Backend]) -> Option<(&'static str, String)> {
+    let problems = || {
+        members
+            .iter()
+            .filter_map(|member| Some((member, member.secret_problem.as_ref()?)))
+    };
+    let (_, first) = problems().next()?;
+    let (count, named) = name_some(problems().map(|(member, problem)| (member, problem.message.as_str())));
+    let message = format!("{count} of the {} backends are left out: {named}", members.len());
+    Some((first.reason, message))
+}
+
+/// Counts the members, and names the first ones with their reasons.
+fn name_some<'a>(reasons: impl Iterator<Item = (&'a Backend, &'a str)>) -> (usize, String) {
+    let all: Vec<(&Backend, &str)> = reasons.collect();
+    let named: Vec<String> = all
+        .iter()
+        .take(MAX_NAMED_BACKENDS)
+        .map(|(member, reason)| format!("MCPServerEntry {}: {}", member.config.name, shorten(reason)))
+        .collect();
+    (all.len(), named.join("; "))
 }
 
 /// The number of backends that are ready.

@@ -28,6 +28,8 @@ pub struct Observed<'a> {
     pub config: Result<&'a ConfigFiles, &'a str>,
     /// Whether the Secrets that the spec needs are usable.
     pub secrets: SecretsState<'a>,
+    /// What a user should know about Secrets that are resolved.
+    pub secret_warnings: &'a [String],
     /// Why an object could not be applied.
     pub apply_failure: Option<ApplyFailure<'a>>,
     /// What became of the HTTPRoute; `None` if the reconcile did not reach it.
@@ -198,16 +200,25 @@ fn config(observed: &Observed<'_>) -> Option<ConditionUpdate> {
 }
 
 fn secrets(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    let members = observed.backends.unwrap_or_default();
     let (status, reason, message) = match observed.secrets {
         SecretsState::Unknown => return None,
-        SecretsState::Resolved => (true, "SecretsResolved", "all required Secrets exist"),
-        SecretsState::Unresolved { reason, message, .. } => (false, reason, message),
+        SecretsState::Unresolved { reason, message, .. } => (false, reason, message.to_owned()),
+        SecretsState::Resolved => match backends::missing_secrets(members) {
+            Some((reason, message)) => (false, reason, message),
+            None => {
+                let all = std::iter::once("all required Secrets exist");
+                let warnings = observed.secret_warnings.iter().map(String::as_str);
+                let message = all.chain(warnings).collect::<Vec<_>>().join("; ");
+                (true, "SecretsResolved", message)
+            }
+        },
     };
     Some(ConditionUpdate {
         type_: condition_type::SECRETS_RESOLVED,
         status: Some(status),
         reason,
-        message: message.to_owned(),
+        message,
     })
 }
 

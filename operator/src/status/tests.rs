@@ -5,6 +5,7 @@ use vmcp_crds::status::GatewayStatus;
 use vmcp_crds::v1alpha1::ObservedBackendState;
 
 use super::*;
+use crate::desired::SecretProblem;
 
 fn server(storage: &Json) -> VirtualMCPServer {
     serde_json::from_value(json!({
@@ -26,7 +27,7 @@ fn backend(name: &str, url: &str) -> Backend {
             url: url.to_owned(),
             ..BackendConfig::default()
         },
-        problem: None,
+        ..Backend::default()
     }
 }
 
@@ -50,6 +51,7 @@ fn gateway(pod: &str, hash: &str, backends: &Json) -> GatewayPod {
         name: pod.to_owned(),
         uid: pod.to_owned(),
         ready: true,
+        secrets_mac: None,
         status: Ok(status),
     }
 }
@@ -65,6 +67,7 @@ struct Fixture {
     http_route: Option<OptionalChild<HTTPRoute>>,
     pod_monitor: Option<OptionalChild<PodMonitor>>,
     expected_replicas: i32,
+    secret_warnings: Vec<String>,
     old: VirtualMCPServerStatus,
 }
 
@@ -87,6 +90,7 @@ impl Fixture {
             http_route: Some(OptionalChild::NotWanted),
             pod_monitor: Some(OptionalChild::NotWanted),
             expected_replicas: 2,
+            secret_warnings: Vec::new(),
             old: VirtualMCPServerStatus::default(),
         }
     }
@@ -102,6 +106,7 @@ impl Fixture {
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,
+            secret_warnings: &self.secret_warnings,
             apply_failure,
             deployment: self.deployment.as_ref(),
             gateways: &self.gateways,
@@ -177,6 +182,51 @@ fn missing_secret_waits_and_unusable_secret_stalls() {
     let stalled = Fixture::ready().status_with(unresolved(true), None);
     assert_condition(&stalled, "Stalled", Some(("True", "SecretNotFound")));
     assert_condition(&stalled, "Reconciling", None);
+}
+
+// A missing Secret of a backend is reported, and does not change that the others are served.
+#[test]
+fn missing_secret_of_backend_leaves_server_ready() {
+    let mut fixture = Fixture::ready();
+    let problem = SecretProblem {
+        reason: "SecretKeyNotFound",
+        message: "spec.headers.X.secretKeyRef names key k of Secret s, which has no such key".to_owned(),
+    };
+    fixture.backends.as_mut().unwrap().push(Backend {
+        secret_problem: Some(problem),
+        ..backend("weather", "http://weather/mcp")
+    });
+    let status = fixture.status();
+    assert_condition(&status, "Ready", Some(("True", "Serving")));
+    assert_condition(&status, "ConfigValid", Some(("True", "ConfigValid")));
+    assert_condition(&status, "SecretsResolved", Some(("False", "SecretKeyNotFound")));
+    let message = &find(&status.conditions, "SecretsResolved").unwrap().message;
+    assert_eq!(
+        message,
+        "1 of the 2 backends are left out: MCPServerEntry weather: spec.headers.X.secretKeyRef names key k of Secret s, which has no \
+         such key"
+    );
+    let weather = &status.backends[1];
+    assert_eq!(weather.state, ObservedBackendState::Failing);
+    assert!(
+        weather.message.as_ref().unwrap().contains("Secret s"),
+        "{weather:?}"
+    );
+}
+
+#[test]
+fn warning_is_part_of_resolved_secrets() {
+    let mut fixture = Fixture::ready();
+    fixture
+        .secret_warnings
+        .push("the password ends with a line break".to_owned());
+    let status = fixture.status();
+    assert_condition(&status, "SecretsResolved", Some(("True", "SecretsResolved")));
+    let message = &find(&status.conditions, "SecretsResolved").unwrap().message;
+    assert_eq!(
+        message,
+        "all required Secrets exist; the password ends with a line break"
+    );
 }
 
 // If pods were not polled, the last known backends stay.

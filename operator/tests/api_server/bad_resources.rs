@@ -33,11 +33,16 @@ fn accepted() -> Vec<(&'static str, Json)> {
                     "issuer": "https://id.example.com/realms/a", "audience": ["tools"],
                     "resource": "https://tools.example.com/mcp", "jwksUrl": "https://id.example.com/keys?v=1",
                     "scopes": ["tools"], "algorithms": ["ES256", "EdDSA"], "clockLeeway": "5s", "keyRefresh": "1m",
+                    "caBundleRef": {"secretKeyRef": {"name": "ca", "key": "ca.crt"}},
                 }},
                 "sessionStorage": {
                     "provider": "redis", "sentinel": {"masterName": "mymaster", "addresses": ["s-0:26379", "s-1:26379"]},
                     "db": 3, "keyPrefix": "acme:", "ttl": "1h", "maxLifetime": "48h", "connectTimeout": "2s",
                     "commandTimeout": "500ms", "maxStaleness": "0s", "onStoreOutage": "refuse", "outageGrace": "1m",
+                    "tls": {
+                        "caBundleRef": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}},
+                        "clientCertificateRef": {"name": "client"}, "serverName": "redis.tools.svc",
+                    },
                 },
             }),
         ),
@@ -70,6 +75,14 @@ fn accepted() -> Vec<(&'static str, Json)> {
                 "url": "https://time.tools.svc:8443/mcp?x=a@b", "addresses": ["10.0.0.7", "fd00::7"], "transport": "streamable-http",
                 "prefix": "t-", "timeouts": {"call": "10m"}, "sessionState": "disposable", "catalog": "perSession",
                 "maxAnswerBytes": 1_048_576, "passHeaders": ["X-Tenant"],
+                "headers": {
+                    "X-Region": {"value": "eu\twest"},
+                    "Authorization": {"prefix": "Bearer ", "secretKeyRef": {"name": "time", "key": "token"}},
+                },
+                "tls": {
+                    "caBundleRef": {"secretKeyRef": {"name": "time", "key": "ca.crt"}},
+                    "clientCertificateRef": {"name": "client"},
+                },
                 "tools": {
                     "allow": ["get_*"], "deny": ["get_secret"], "hidden": ["get_raw"],
                     "overrides": {"get_time": {"name": "now", "annotations": {"readOnlyHint": true}}, "b": {"title": "B"}},

@@ -28,6 +28,9 @@ async fn message_of(harness: &Harness, type_: &str, reason: &str) -> String {
         .await
 }
 
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----";
+
 async fn apply_certificate(harness: &Harness, data: Json) {
     harness
         .apply(
@@ -52,13 +55,16 @@ async fn tls_needs_secret_with_certificate() {
         message.starts_with("spec.tls.certificateRef names Secret cert"),
         "{message}"
     );
-    apply_certificate(&harness, json!({"tls.crt": "c"})).await;
+    apply_certificate(&harness, json!({"tls.crt": CERTIFICATE})).await;
     let message = message_of(&harness, "SecretsResolved", "SecretKeyNotFound").await;
-    assert!(message.contains("no key tls.key"), "{message}");
+    assert!(
+        message.starts_with("spec.tls.certificateRef names key tls.key of Secret cert"),
+        "{message}"
+    );
     let unchanged: Deployment = harness.wait_for_object("vmcp-x").await;
     assert_eq!(unchanged.metadata.generation, before.metadata.generation);
 
-    apply_certificate(&harness, json!({"tls.crt": "c", "tls.key": "k"})).await;
+    apply_certificate(&harness, json!({"tls.crt": CERTIFICATE, "tls.key": PRIVATE_KEY})).await;
     harness.wait_for_status("SecretsResolved", "True").await;
     let mounted = |deployment: &Deployment| {
         let pod = deployment.spec.template.spec.as_ref()?;

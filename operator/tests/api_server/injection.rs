@@ -61,7 +61,7 @@ struct Field {
     allows: fn(&str) -> bool,
 }
 
-const FIELDS: [Field; 15] = [
+const FIELDS: [Field; 20] = [
     server("/spec/groupRef/name", |text| {
         field_rules::object_name(text).is_ok()
     }),
@@ -88,6 +88,22 @@ const FIELDS: [Field; 15] = [
     }),
     server("/spec/httpRoute/path", |text| {
         field_rules::route_path(text).is_ok()
+    }),
+    server(
+        "/spec/sessionStorage/tls/caBundleRef/configMapKeyRef/name",
+        |text| field_rules::object_name(text).is_ok(),
+    ),
+    server("/spec/sessionStorage/tls/clientCertificateRef/name", |text| {
+        field_rules::object_name(text).is_ok()
+    }),
+    entry("/spec/headers/X-Key/secretKeyRef/name", |text| {
+        field_rules::object_name(text).is_ok()
+    }),
+    entry("/spec/headers/X-Key/secretKeyRef/key", |text| {
+        field_rules::secret_key(text).is_ok()
+    }),
+    entry("/spec/tls/clientCertificateRef/name", |text| {
+        field_rules::object_name(text).is_ok()
     }),
     entry("/spec/url", |_| false),
     entry("/spec/groupRef/name", |text| {
@@ -126,10 +142,18 @@ fn object(name: &str, field: &Field, text: &str) -> Json {
             "VirtualMCPServer" => json!({"groupRef": {"name": "group"}, "sessionAffinity": "None", "sessionStorage": {
                 "provider": "redis", "address": "redis:6379", "keyPrefix": "a:", "username": "u",
                 "passwordRef": {"name": "redis", "key": "password"},
+                "tls": {
+                    "caBundleRef": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}},
+                    "clientCertificateRef": {"name": "redis"},
+                },
             }, "image": "gateway", "tls": {"certificateRef": {"name": "canary"}}, "httpRoute": {
                 "parentRefs": [{"name": "public"}], "hostnames": ["tools.example.com"], "path": "/mcp",
             }}),
-            "MCPServerEntry" => json!({"groupRef": {"name": "hostile-group"}, "url": "http://time:8000/mcp"}),
+            "MCPServerEntry" => json!({
+                "groupRef": {"name": "hostile-group"}, "url": "https://time:8000/mcp",
+                "headers": {"X-Key": {"secretKeyRef": {"name": "canary", "key": "canary"}}},
+                "tls": {"clientCertificateRef": {"name": "canary"}},
+            }),
             _ => json!({"description": "x"}),
         },
     });

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 mod admission;
+mod backend_secrets;
 mod bad_resources;
 mod children;
 mod conditions;

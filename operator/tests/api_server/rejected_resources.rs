@@ -37,6 +37,8 @@ pub(crate) fn rejected() -> Vec<BadResource> {
         json!({"httpRoute": route})
     };
     let tools = |tools: Json| json!({"tools": tools});
+    let key = || json!({"name": "a", "key": "b"});
+    let header = |name: &str, source: Json| json!({"headers": {name: source}});
     vec![
         // Session storage
         (
@@ -195,7 +197,49 @@ pub(crate) fn rejected() -> Vec<BadResource> {
             "spec.sessionStorage.passwordFile",
             "field not declared in schema",
         ),
+        (
+            SERVER,
+            storage(json!({"provider": "memory", "tls": {}})),
+            "spec.sessionStorage.tls",
+            "has no effect with `provider: memory`",
+        ),
+        (
+            SERVER,
+            redis(json!({"tls": {"serverName": "https://redis"}})),
+            "spec.sessionStorage.tls.serverName",
+            "expected a DNS name, for example redis.tools.svc",
+        ),
+        (
+            SERVER,
+            redis(json!({"tls": {"insecureSkipVerify": true, "caBundleRef": {"secretKeyRef": key()}}})),
+            "spec.sessionStorage.tls.insecureSkipVerify",
+            "accepts every certificate, so trusted authorities and `serverName` have no effect",
+        ),
+        (
+            SERVER,
+            redis(json!({"tls": {"caBundleRef": {}}})),
+            "spec.sessionStorage.tls.caBundleRef",
+            "needs exactly one of `configMapKeyRef` and `secretKeyRef`",
+        ),
+        (
+            SERVER,
+            redis(json!({"tls": {"caFile": "/etc/ca.crt"}})),
+            "spec.sessionStorage.tls.caFile",
+            "field not declared in schema",
+        ),
         // Authentication
+        (
+            SERVER,
+            oidc(json!({"caBundleRef": {"secretKeyRef": key(), "configMapKeyRef": key()}})),
+            "spec.incomingAuth.oidc.caBundleRef",
+            "needs exactly one of `configMapKeyRef` and `secretKeyRef`",
+        ),
+        (
+            SERVER,
+            oidc(json!({"caBundlePath": "/etc/ca.crt"})),
+            "spec.incomingAuth.oidc.caBundlePath",
+            "field not declared in schema",
+        ),
         (
             SERVER,
             json!({"incomingAuth": {"type": "saml"}}),
@@ -694,6 +738,78 @@ pub(crate) fn rejected() -> Vec<BadResource> {
             json!({"passHeaders": ["Cookie"]}),
             "spec.passHeaders",
             "it authenticates the client to the gateway",
+        ),
+        (
+            ENTRY,
+            json!({"passHeaders": ["x-a"], "headers": {"X-A": {"value": "b"}}}),
+            "spec.passHeaders",
+            "is also in `headers`; remove it from one of them",
+        ),
+        (
+            ENTRY,
+            header("X-*", json!({"value": "a"})),
+            "spec.headers",
+            "wildcards are not allowed",
+        ),
+        (
+            ENTRY,
+            header("Mcp-Session-Id", json!({"value": "a"})),
+            "spec.headers",
+            "HTTP and MCP set it themselves",
+        ),
+        (
+            ENTRY,
+            json!({"headers": {"X-A": {"value": "a"}, "x-a": {"value": "a"}}}),
+            "spec.headers",
+            "duplicate header; names are not case-sensitive",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"prefix": "Bearer "})),
+            "spec.headers[X-A]",
+            "needs exactly one of `value` and `secretKeyRef`",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"value": "a", "secretKeyRef": key()})),
+            "spec.headers[X-A]",
+            "needs exactly one of `value` and `secretKeyRef`",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"value": "a\nb"})),
+            "spec.headers[X-A].value",
+            "not allowed in a header",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"prefix": "a\nb", "secretKeyRef": key()})),
+            "spec.headers[X-A].prefix",
+            "not allowed in a header",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"file": "/etc/shadow"})),
+            "spec.headers.X-A.file",
+            "field not declared in schema",
+        ),
+        (
+            ENTRY,
+            header("X-A", json!({"secretKeyRef": {"name": "A", "key": "b"}})),
+            "spec.headers[X-A].secretKeyRef.name",
+            "must be the name of an object",
+        ),
+        (
+            ENTRY,
+            json!({"tls": {"clientCertificateRef": {"name": "a"}}}),
+            "spec.tls",
+            "has no effect with an http URL",
+        ),
+        (
+            ENTRY,
+            json!({"url": "https://a", "tls": {"caBundleRef": {"configMapKeyRef": {"name": "a", "key": ".."}}}}),
+            "spec.tls.caBundleRef.configMapKeyRef.key",
+            "must be the key of a ConfigMap",
         ),
         (
             ENTRY,

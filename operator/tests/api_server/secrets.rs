@@ -1,15 +1,18 @@
-//! The Secrets of a virtual server: session keys and the Redis password.
+//! The Secrets of a virtual server: session keys, the Redis password, and certificates.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
+use crate::fake_gateway::FakeGateway;
 use crate::harness::{Harness, eventually};
+use crate::hot_config::rendered_hash;
 
 fn redis() -> Json {
     json!({"sessionStorage": {
@@ -194,4 +197,198 @@ async fn secret_without_valid_keys_is_left_alone() {
         .await;
     let secret: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
     assert_eq!(secret.data.unwrap()["current"].0, b"nonsense");
+}
+
+/// The condition message of `SecretsResolved`, if the condition is true.
+fn resolved_message(server: &VirtualMCPServer) -> Option<String> {
+    let conditions = &server.status.as_ref()?.conditions;
+    let condition = vmcp_crds::condition::find(conditions, "SecretsResolved")?;
+    (condition.status == "True").then(|| condition.message.clone())
+}
+
+// A line break at the end of the password is cut and warned of. Without it the password is the same, so the pods stay.
+#[requires(api_server)]
+#[tokio::test]
+async fn line_break_after_password_is_warned_of() {
+    let harness = Harness::start("line-break").await;
+    harness.apply_group(&[]).await;
+    password(&harness, "hunter2\n").await;
+    harness.apply_server(redis()).await;
+    let warned = |server: &VirtualMCPServer| {
+        let message = resolved_message(server)?;
+        (message.contains("key password of Secret redis ends with a line break")
+            && !message.contains("hunter2"))
+        .then_some(())
+    };
+    harness.wait_for("the condition warns", "x", warned).await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    password(&harness, "hunter2").await;
+    let not_warned =
+        |server: &VirtualMCPServer| (!resolved_message(server)?.contains("line break")).then_some(());
+    harness.wait_for("the warning goes", "x", not_warned).await;
+    let now: Deployment = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(mac(&now), mac(&deployment));
+
+    password(&harness, "\n").await;
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretValueInvalid")
+        .await;
+}
+
+/// Applies the Secret `name` with PEM text that begins with these words.
+async fn pem(harness: &Harness, name: &str, key: &str, text: &str) {
+    let data = json!({key: format!("-----BEGIN {text}")});
+    let secret =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data});
+    harness.apply(&secret).await;
+}
+
+fn template_annotation(deployment: &Deployment, name: &str) -> Option<String> {
+    let metadata = deployment.spec.template.metadata.as_ref()?;
+    metadata.annotations.as_ref()?.get(name).cloned()
+}
+
+// The authorities for Redis and for the issuer are mounted. The gateway reads those for Redis again, and those for the issuer only at its
+// start, so a change of the second replaces the pods.
+#[requires(api_server)]
+#[tokio::test]
+async fn authorities_of_redis_and_issuer_are_mounted() {
+    let harness = Harness::start("server-tls").await;
+    harness.apply_group(&[]).await;
+    let bundle = |name: &str| json!({"secretKeyRef": {"name": name, "key": "ca.crt"}});
+    harness
+        .apply_server(json!({
+            "sessionStorage": {
+                "provider": "redis", "address": "redis:6379",
+                "tls": {"caBundleRef": bundle("redis-ca"), "serverName": "redis.tools.svc"},
+            },
+            "incomingAuth": {"type": "oidc", "oidc": {
+                "issuer": "https://id", "audience": ["https://a"], "caBundleRef": bundle("issuer-ca"),
+            }},
+        }))
+        .await;
+    harness
+        .wait_for_condition("SecretsResolved", "False", "SecretNotFound")
+        .await;
+    assert!(
+        harness
+            .api::<Deployment>()
+            .get_opt("vmcp-x")
+            .await
+            .unwrap()
+            .is_none()
+    );
+    pem(&harness, "redis-ca", "ca.crt", "CERTIFICATE----- one").await;
+    pem(&harness, "issuer-ca", "ca.crt", "CERTIFICATE----- one").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    let text = serde_json::to_string(&deployment).unwrap();
+    for path in ["redis/ca.crt", "oidc/ca.crt"] {
+        assert!(text.contains(path), "{text}");
+    }
+    let first = template_annotation(&deployment, labels::CA_BUNDLE_MAC).unwrap();
+    let mut startup = String::new();
+    for config_map in harness
+        .api::<ConfigMap>()
+        .list(&ListParams::default())
+        .await
+        .unwrap()
+    {
+        startup.push_str(&serde_json::to_string(&config_map.data).unwrap());
+    }
+    for line in [
+        "caFile: /etc/vmcp/secrets/redis/ca.crt",
+        "serverName: redis.tools.svc",
+        "caBundlePath: /etc/vmcp/secrets/oidc/ca.crt",
+    ] {
+        assert!(startup.contains(line), "{startup}");
+    }
+
+    pem(&harness, "redis-ca", "ca.crt", "CERTIFICATE----- two").await;
+    harness
+        .assert_stays("the pods stay", "vmcp-x", |deployment: &Deployment| {
+            template_annotation(deployment, labels::CA_BUNDLE_MAC).as_ref() == Some(&first)
+        })
+        .await;
+    pem(&harness, "issuer-ca", "ca.crt", "CERTIFICATE----- two").await;
+    let changed = |deployment: &Deployment| {
+        (template_annotation(deployment, labels::CA_BUNDLE_MAC)? != first).then_some(())
+    };
+    harness.wait_for("the pods are replaced", "vmcp-x", changed).await;
+}
+
+/// Applies the virtual server `x` with Redis and a request to rotate its session keys.
+async fn request_rotation(harness: &Harness, request: &str) {
+    let mut spec = redis();
+    spec["groupRef"] = json!({"name": "group"});
+    spec["replicas"] = json!(1);
+    harness
+        .apply(&json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer",
+            "metadata": {"name": "x", "annotations": {labels::ROTATE_SESSION_KEYS: request}}, "spec": spec,
+        }))
+        .await;
+}
+
+async fn wait_for_event(harness: &Harness, reason: &str) {
+    let events = harness.api::<k8s_openapi::api::events::v1::Event>();
+    eventually(&format!("there is an Event {reason}"), async || {
+        let list = events.list(&ListParams::default()).await.unwrap();
+        list.iter()
+            .any(|event| event.reason.as_deref() == Some(reason))
+            .then_some(())
+    })
+    .await;
+}
+
+// A rotation moves the keys, nudges the pods and replaces none; a pod that still has the old keys stays ready. A second one is refused.
+#[requires(api_server)]
+#[tokio::test]
+async fn rotation_moves_keys_and_second_is_refused() {
+    let harness = Harness::start("rotation").await;
+    harness.apply_group(&["time"]).await;
+    password(&harness, "hunter2").await;
+    // The keys are new, so there is nothing to rotate yet.
+    request_rotation(&harness, "first").await;
+    let (token, hash) = (harness.status_token().await, rendered_hash(&harness).await);
+    let gateway = FakeGateway::start(&token, &hash).await;
+    harness.roll_out(&[&gateway]).await;
+    harness.wait_for_status("Ready", "True").await;
+    harness.settle().await;
+    let before: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
+    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
+    let before = before.data.unwrap();
+    assert!(!before.contains_key("previous"));
+
+    request_rotation(&harness, "second").await;
+    let rotated = |secret: &Secret| {
+        let data = secret.data.clone()?;
+        (data["current"] == before["next"] && data.get("previous") == Some(&before["current"]))
+            .then_some(data)
+    };
+    let after = harness
+        .wait_for("the keys are rotated", "vmcp-x-session-keys", rotated)
+        .await;
+    wait_for_event(&harness, "SessionKeysRotated").await;
+    let nudged = |pod: &Pod| pod.annotations().get(labels::SECRETS_MAC).cloned();
+    harness.wait_for("the pod is nudged", &gateway.pod, nudged).await;
+    harness.settle().await;
+    harness.wait_for_status("Ready", "True").await;
+    let now: Deployment = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(
+        now.metadata.generation, deployment.metadata.generation,
+        "no pod is replaced"
+    );
+
+    request_rotation(&harness, "third").await;
+    wait_for_event(&harness, "SessionKeyRotationRefused").await;
+    let refused = |server: &VirtualMCPServer| {
+        let message = resolved_message(server)?;
+        message.contains("the last rotation is too recent").then_some(())
+    };
+    harness.wait_for("the condition says so", "x", refused).await;
+    harness.settle().await;
+    let kept = |secret: &Secret| secret.data.as_ref() == Some(&after);
+    harness
+        .assert_stays("the keys are the same", "vmcp-x-session-keys", kept)
+        .await;
 }
