@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
-use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ProjectedVolumeSource, Volume};
 use tempfile::TempDir;
 use vmcp_crds::config::Listeners;
 use vmcp_crds::session_key::{CURRENT, SessionKey};
@@ -16,7 +16,7 @@ use vmcp_operator::desired::{Backend, Children, Inputs, MCP_PORT, children, conf
 use crate::gateway::Gateway;
 use crate::{binaries, ports};
 
-/// Secrets by name, each with its entries.
+/// Secrets and ConfigMaps of users by name, each with its entries.
 pub type Secrets = BTreeMap<String, BTreeMap<String, String>>;
 
 /// Renders `server` and starts a gateway by what was rendered.
@@ -29,10 +29,14 @@ pub fn start(
     mut secrets: Secrets,
 ) -> anyhow::Result<Gateway> {
     let files = config_files(server, backends)?;
+    let mut secret_files = server.spec.secret_files();
+    secret_files.extend(backends.iter().flat_map(|backend| backend.secret_files.clone()));
     let inputs = Inputs {
         files: &files,
         default_image: "vmcp.dev/gateway:dev",
         password_mac: Some("mac"),
+        ca_bundle_mac: None,
+        secret_files: &secret_files,
         expected_replicas: 1,
     };
     let children = children(server, &inputs);
@@ -98,7 +102,9 @@ fn mount(
             let mut text = text.replace("/etc/vmcp", &root.join("etc/vmcp").to_string_lossy());
             text = text.replace(&format!("0.0.0.0:{MCP_PORT}"), &listeners.mcp.to_string());
             text = text.replace("0.0.0.0:9483", &listeners.admin.to_string());
-            std::fs::write(directory.join(name), text)?;
+            let file = directory.join(name);
+            std::fs::create_dir_all(file.parent().unwrap_or(&directory))?;
+            std::fs::write(file, text)?;
         }
     }
     Ok(())
@@ -114,17 +120,7 @@ fn entries(
             .with_context(|| format!("no ConfigMap {} is rendered", source.name));
     }
     if let Some(projected) = &volume.projected {
-        let mut entries = BTreeMap::new();
-        for source in projected.sources.iter().flatten() {
-            let source = source.config_map.as_ref();
-            let source = source.with_context(|| format!("what is in volume {}?", volume.name))?;
-            match config_map(children, &source.name) {
-                Some(found) => entries.extend(found),
-                None if source.optional == Some(true) => {}
-                None => bail!("no ConfigMap {} is rendered", source.name),
-            }
-        }
-        return Ok(entries);
+        return projected_entries(projected, children, secrets);
     }
     let source = volume
         .secret
@@ -142,6 +138,32 @@ fn config_map(children: &Children, name: &str) -> Option<BTreeMap<String, String
     let mut all = children.hot.iter().chain([&children.startup]);
     let found = all.find(|config_map| config_map.metadata.name.as_deref() == Some(name))?;
     Some(found.data.clone().unwrap_or_default())
+}
+
+/// The values by the path of their file.
+fn projected_entries(
+    projected: &ProjectedVolumeSource,
+    children: &Children,
+    secrets: &Secrets,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut entries = BTreeMap::new();
+    for source in projected.sources.iter().flatten() {
+        let (name, items) = match (&source.secret, &source.config_map) {
+            (Some(source), _) => (&source.name, &source.items),
+            (None, Some(source)) => (&source.name, &source.items),
+            (None, None) => bail!("the source is neither a Secret nor a ConfigMap: {source:?}"),
+        };
+        // Without items it is a part of the hot configuration. Those that may come are optional.
+        let Some(items) = items else {
+            entries.extend(config_map(children, name).unwrap_or_default());
+            continue;
+        };
+        for item in items {
+            let value = secret(secrets, name, &item.key)?;
+            entries.insert(item.path.clone(), value.to_owned());
+        }
+    }
+    Ok(entries)
 }
 
 fn secret<'a>(secrets: &'a Secrets, name: &str, key: &str) -> anyhow::Result<&'a str> {

@@ -3,20 +3,25 @@
 //! In an earlier system the operator wrote these fields and the gateway never read them. This test prevents that.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde_json::{Value, json};
 use vmcp_crds::config::{
     self, RedisCluster, RedisSentinel, RedisTls, SessionStorage, SessionStorageProvider,
 };
+use vmcp_crds::v1alpha1::MCPServerEntry;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client;
 use vmcp_e2e::proxy::{Fault, Proxy};
 use vmcp_e2e::recorder::Recorder;
 use vmcp_e2e::redis::{Certificates, Cluster, MASTER_NAME, Redis, Sentinels};
 use vmcp_e2e::rendered;
+use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 use vmcp_external::requires;
+use vmcp_operator::desired::Backend;
 
 /// No test waits longer for something that has to happen.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -107,7 +112,8 @@ fn every_resource_storage_field_reaches_redis() -> anyhow::Result<()> {
             },
         },
     });
-    let password = BTreeMap::from([("password".to_owned(), "s3cret-of-acme".to_owned())]);
+    // The line break is no part of the password.
+    let password = BTreeMap::from([("password".to_owned(), "s3cret-of-acme\n".to_owned())]);
     let secrets = BTreeMap::from([("acme".to_owned(), password)]);
     let mut gateway = rendered::start(&serde_json::from_value(resource)?, &[], secrets)?;
     gateway.wait_until_ready()?;
@@ -321,6 +327,88 @@ fn redis_tls_uses_configured_certificates() -> anyhow::Result<()> {
         ..RedisTls::default()
     };
     opens(&with(believing)?.1)
+}
+
+/// The certificates that a resource refers to are presented to Redis, and verify that of Redis.
+#[requires(redis)]
+#[test]
+fn redis_tls_of_resource_uses_referenced_secrets() -> anyhow::Result<()> {
+    let certificates = Certificates::new()?;
+    let (_redis, address) = Redis::start_encrypted(&certificates, "redis.test", true, &[])?;
+    let identity = certificates.issue("gateway")?;
+    let read = |file: &Path| std::fs::read_to_string(file);
+    let resource = json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "VirtualMCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "1"},
+        "spec": {
+            "groupRef": {"name": "tools"},
+            "sessionStorage": {
+                "provider": "redis",
+                "address": address.to_string(),
+                "tls": {
+                    "serverName": "redis.test",
+                    "caBundleRef": {"configMapKeyRef": {"name": "authorities", "key": "ca.pem"}},
+                    "clientCertificateRef": {"name": "gateway"},
+                },
+            },
+        },
+    });
+    let authorities = [("ca.pem".to_owned(), read(&certificates.authority())?)].into();
+    let pair = [
+        ("tls.crt".to_owned(), read(&identity.cert)?),
+        ("tls.key".to_owned(), read(&identity.key)?),
+    ];
+    let secrets = [
+        ("authorities".to_owned(), authorities),
+        ("gateway".to_owned(), pair.into()),
+    ];
+    let mut gateway = rendered::start(&serde_json::from_value(resource)?, &[], secrets.into())?;
+    gateway.wait_until_ready()?;
+    opens(&gateway)
+}
+
+/// The headers that an entry sets, or takes from a Secret, reach the backend.
+#[test]
+fn headers_of_entry_reach_backend() -> anyhow::Result<()> {
+    let test_server = TestServer::start(&[])?;
+    let resource = json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "VirtualMCPServer",
+        "metadata": {"name": "everything", "namespace": "tools", "uid": "1"},
+        "spec": {"groupRef": {"name": "tools"}},
+    });
+    let entry: MCPServerEntry = serde_json::from_value(json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "MCPServerEntry",
+        "metadata": {"name": "fixture"},
+        "spec": {
+            "groupRef": {"name": "tools"},
+            "url": test_server.url,
+            "headers": {
+                "X-Region": {"value": "eu-west-1"},
+                "Authorization": {"prefix": "Bearer ", "secretKeyRef": {"name": "fixture", "key": "token"}},
+            },
+        },
+    }))?;
+    let token = [("token".to_owned(), "s3cret-of-the-secret\n".to_owned())].into();
+    let backends = [Backend::new(&entry, &config::Timeouts::default())];
+    let secrets = [("fixture".to_owned(), token)].into();
+    let mut gateway = rendered::start(&serde_json::from_value(resource)?, &backends, secrets)?;
+    gateway.wait_until_ready()?;
+    let session = http_client::Session::open(gateway.mcp)?;
+    let text = session
+        .call(gateway.mcp, "fixture_whoami", &json!({}))?
+        .tool_text()?;
+    let headers: Value = serde_json::from_str(&text)?;
+    let headers = &headers["headers"];
+    assert_eq!(headers["x-region"], "eu-west-1", "{headers}");
+    assert_eq!(
+        headers["authorization"], "Bearer s3cret-of-the-secret",
+        "{headers}"
+    );
+    assert!(!gateway.log()?.contains("s3cret"));
+    Ok(())
 }
 
 /// The connect and command timeouts limit how slow Redis may be.

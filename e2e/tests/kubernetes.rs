@@ -291,6 +291,7 @@ async fn story(cluster: &Cluster) -> anyhow::Result<()> {
     );
 
     a_change_of_backends_reaches_running_pods(cluster, &after)?;
+    a_secret_value_reaches_running_pods(cluster)?;
     in_memory_sessions_end_with_their_pod(cluster)
 }
 
@@ -340,6 +341,71 @@ fn a_change_of_backends_reaches_running_pods(
     );
     let now: BTreeSet<_> = self::pods(cluster, "demo")?.into_iter().collect();
     assert_eq!(now, pods.iter().cloned().collect(), "pods were replaced");
+    Ok(())
+}
+
+/// A backend is served as soon as the Secret of its header exists, and every running pod sends a changed value in under 3 s.
+fn a_secret_value_reaches_running_pods(cluster: &Cluster) -> anyhow::Result<()> {
+    let entry = json!({
+        "apiVersion": "vmcp.dev/v1alpha1",
+        "kind": "MCPServerEntry",
+        "metadata": {"name": "guarded", "namespace": "default"},
+        "spec": {
+            "groupRef": {"name": "tools"}, "url": "http://counter:8080/mcp",
+            "headers": {"X-Token": {"secretKeyRef": {"name": "guarded", "key": "token"}}},
+        },
+    });
+    cluster.apply(&entry.to_string())?;
+    wait::until("the missing Secret is reported", Duration::from_secs(60), || {
+        let message = get(
+            cluster,
+            "vmcp/demo",
+            "{.status.conditions[?(@.type==\"SecretsResolved\")].message}",
+        )?;
+        anyhow::ensure!(
+            message.contains("names Secret guarded, which does not exist"),
+            "{message}"
+        );
+        Ok(())
+    })?;
+    // The reference is new, so the pods are replaced.
+    cluster.kubectl(["rollout", "status", "deployment/vmcp-demo", "--timeout=120s"])?;
+    cluster.kubectl(["wait", "--for=condition=Ready", "vmcp/demo", "--timeout=60s"])?;
+    let running = wait::until("only new pods", Duration::from_secs(60), || {
+        let pods = pods(cluster, "demo")?;
+        anyhow::ensure!(pods.len() == 2, "{pods:?}");
+        Ok(pods)
+    })?;
+    for value in ["one", "two"] {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "guarded", "namespace": "default"},
+            "stringData": {"token": value},
+        });
+        cluster.apply(&secret.to_string())?;
+        let started = Instant::now();
+        wait::until("every pod sends the value", Duration::from_secs(10), || {
+            for (_, address) in &running {
+                let session = http_client::Session::open(*address)?;
+                let answer = session
+                    .call(*address, "guarded_whoami", &json!({}))?
+                    .tool_text()?;
+                let answer: Value = serde_json::from_str(&answer)?;
+                anyhow::ensure!(answer["headers"]["x-token"] == value, "{answer}");
+            }
+            Ok(())
+        })?;
+        println!(
+            "the value reached both pods in {:.2} s",
+            started.elapsed().as_secs_f32()
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            started.elapsed()
+        );
+    }
+    assert_eq!(pods(cluster, "demo")?, running, "pods were replaced");
+    assert_eq!(condition(cluster, "demo", "SecretsResolved")?, "True");
     Ok(())
 }
 

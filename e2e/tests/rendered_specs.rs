@@ -182,6 +182,44 @@ fn http_route() -> BoxedStrategy<Json> {
     route.boxed()
 }
 
+/// The headers of an entry: valid and invalid ones.
+fn headers() -> BoxedStrategy<Json> {
+    let key = || json!({"name": "a", "key": "b"});
+    let sources = vec![
+        json!({"value": "eu-west-1"}),
+        json!({"value": "a\nb"}),
+        json!({"value": ""}),
+        json!({"secretKeyRef": key()}),
+        json!({"prefix": "Bearer ", "secretKeyRef": key()}),
+        json!({"prefix": "a\nb", "secretKeyRef": key()}),
+        json!({"secretKeyRef": {"name": "A", "key": "b"}}),
+        json!({"value": "a", "secretKeyRef": key()}),
+        json!({}),
+    ];
+    let names = vec!["X-Key", "x-key", "authorization", "..", "X-Tenant", "Host", "a b"];
+    proptest::collection::btree_map(select(names), select(sources), 0..3)
+        .prop_map(|headers| {
+            let headers = headers
+                .into_iter()
+                .map(|(name, source)| (name.to_owned(), source));
+            Json::Object(headers.collect())
+        })
+        .boxed()
+}
+
+/// TLS settings of an entry or of Redis: valid and invalid ones.
+fn tls() -> BoxedStrategy<Json> {
+    let key = || json!({"name": "a", "key": "b"});
+    select(vec![
+        json!({}),
+        json!({"caBundleRef": {"secretKeyRef": key()}}),
+        json!({"caBundleRef": {"configMapKeyRef": key()}, "clientCertificateRef": {"name": "a"}}),
+        json!({"caBundleRef": {"configMapKeyRef": key(), "secretKeyRef": key()}}),
+        json!({"clientCertificateRef": {"name": "?x="}}),
+    ])
+    .boxed()
+}
+
 /// The spec of a virtual server, and those of the entries `a`, `b`, ... of its group.
 fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
     let root = json_schema().to_value();
@@ -204,10 +242,32 @@ fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
         },
     );
     let rarely = |strategy: BoxedStrategy<Json>| proptest::option::weighted(0.3, strategy);
+    let storage = (
+        storage,
+        rarely(tls()),
+        select(vec!["redis.tools.svc", "https://redis"]),
+        any::<bool>(),
+    );
+    let storage = storage.prop_map(|(mut storage, tls, name, insecure)| {
+        if let Some(mut tls) = tls {
+            match insecure {
+                true => tls["insecureSkipVerify"] = json!(true),
+                false => tls["serverName"] = json!(name),
+            }
+            storage["tls"] = tls;
+        }
+        storage
+    });
+    let oidc = (oidc, rarely(tls())).prop_map(|(mut oidc, tls)| {
+        if let Some(bundle) = tls.as_ref().and_then(|tls| tls.get("caBundleRef")) {
+            oidc["caBundleRef"] = bundle.clone();
+        }
+        oidc
+    });
     let server = (
         hot,
-        rarely(storage),
-        rarely(oidc),
+        rarely(storage.boxed()),
+        rarely(oidc.boxed()),
         rarely(operational.boxed()),
         rarely(http_route()),
         any::<bool>(),
@@ -233,8 +293,15 @@ fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
         spec
     });
     let backend = definition("BackendConfig");
-    let entry = fields(&backend, &root, &["name", "tls", "headers"]).prop_map(|mut spec| {
+    let entry = fields(&backend, &root, &["name", "tls", "headers"]);
+    let entry = (entry, rarely(headers()), rarely(tls())).prop_map(|(mut spec, headers, tls)| {
         spec["groupRef"] = json!({"name": "tools"});
+        if let Some(headers) = headers {
+            spec["headers"] = headers;
+        }
+        if let Some(tls) = tls {
+            spec["tls"] = tls;
+        }
         spec
     });
     (server, proptest::collection::vec(entry, 0..4))
@@ -247,15 +314,15 @@ fn load(server: &Json, entries: &[Json]) -> Result<Option<usize>, String> {
         "spec": server,
     }))
     .map_err(|error| format!("not a VirtualMCPServer: {error}"))?;
-    let mut configs = Vec::new();
+    let mut members = Vec::new();
     for (name, spec) in ["a", "b", "c", "d"].into_iter().zip(entries) {
         let entry: MCPServerEntry = serde_json::from_value(json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name}, "spec": spec,
         }))
         .map_err(|error| format!("not an MCPServerEntry: {error}"))?;
-        configs.push(entry.to_config(&server.spec.operational.timeouts));
+        members.push(Backend::new(&entry, &server.spec.operational.timeouts));
     }
-    let backends = Backend::check_all(configs, &server.spec.hot.aggregation);
+    let backends = Backend::check_all(members, &server.spec.hot.aggregation);
     let Ok(files) = config_files(&server, &backends) else {
         return Ok(None);
     };
