@@ -63,7 +63,11 @@ impl Example {
         entry["spec"]["url"] = json!(test_server.url);
         let entry: MCPServerEntry = serde_json::from_value(entry)?;
         let config = entry.to_config(&server.spec.operational.timeouts);
-        let backends = Backend::check_all(vec![config], &server.spec.hot.aggregation);
+        let member = Backend {
+            config,
+            ..Backend::default()
+        };
+        let backends = Backend::check_all(vec![member], &server.spec.hot.aggregation);
         let mut gateway = rendered::start(&server, &backends, BTreeMap::new())?;
         gateway.wait_until_ready()?;
         Ok(Self {

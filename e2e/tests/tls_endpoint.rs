@@ -226,7 +226,11 @@ async fn certificate_of_a_resource_is_that_of_the_endpoint() -> anyhow::Result<(
         url: backend.url.clone(),
         ..BackendConfig::default()
     };
-    let backends = Backend::check_all(vec![config], &AggregationConfig::default());
+    let backend_of_group = Backend {
+        config,
+        ..Backend::default()
+    };
+    let backends = Backend::check_all(vec![backend_of_group], &AggregationConfig::default());
     let mut gateway = rendered::start(&serde_json::from_value(resource)?, &backends, secrets)?;
     gateway.wait_until_ready()?;
     let endpoint = Endpoint {
