@@ -127,8 +127,8 @@ pub struct BackendConfig {
     pub health: HealthConfig,
 }
 
-/// TLS for connections to a backend. The files are read for each new connection, so that a change needs no restart. Relative paths start
-/// at the directory of this configuration file.
+/// TLS for connections to a backend. After a change of a file, new requests use new connections within one second, without a restart;
+/// requests that run finish on the old ones. Relative paths start at the directory of this configuration file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackendTls {

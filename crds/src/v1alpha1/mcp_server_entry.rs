@@ -150,7 +150,7 @@ pub struct HeaderSpec {
     pub secret_key_ref: Option<SecretKeyRef>,
 }
 
-/// TLS for connections to a server. A changed value is used for new connections.
+/// TLS for connections to a server. After a change of a value, new requests use new connections; requests that run finish on the old ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackendTlsSpec {

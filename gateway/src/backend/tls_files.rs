@@ -56,7 +56,7 @@ impl TlsFiles {
     pub(super) async fn version(&self) -> u64 {
         if self.is_due() {
             // An unusable file is reported when a connection is opened.
-            let _ = self.client_config().await;
+            drop(self.client_config().await);
         }
         self.version.load(Ordering::Acquire)
     }

@@ -65,19 +65,16 @@ fn refer_to_secrets(value: &mut Json) {
     };
     for (name, mut field) in std::mem::take(fields) {
         let key = json!({"name": "a", "key": "b"});
-        match reference_of(&name) {
-            Some("caBundleRef") => {
-                drop(fields.insert("caBundleRef".to_owned(), json!({"secretKeyRef": key})))
-            }
-            Some("clientCertificateRef") => {
-                fields.insert("clientCertificateRef".to_owned(), json!({"name": "a"}));
-            }
-            Some(reference) => drop(fields.insert(reference.to_owned(), key)),
+        let (name, value) = match reference_of(&name) {
+            Some("caBundleRef") => ("caBundleRef".to_owned(), json!({"secretKeyRef": key})),
+            Some("clientCertificateRef") => ("clientCertificateRef".to_owned(), json!({"name": "a"})),
+            Some(reference) => (reference.to_owned(), key),
             None => {
                 refer_to_secrets(&mut field);
-                fields.insert(name, field);
+                (name, field)
             }
-        }
+        };
+        fields.insert(name, value);
     }
 }
 

@@ -337,6 +337,10 @@ mod tests {
                 "spec.volumes[keys]",
             ),
             (
+                json!({"spec": {"volumes": [{"name": "secrets", "emptyDir": {}}]}}),
+                "spec.volumes[secrets]",
+            ),
+            (
                 json!({"spec": {"volumes": [{"name": "x", "hostPath": {"path": "/"}}]}}),
                 "spec.volumes[x]",
             ),
