@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use vmcp_crds::status::GatewayStatus;
 
-use crate::desired::{ADMIN_PORT, labels};
+use crate::desired::ADMIN_PORT;
 
 /// Time limit of a status request, and of its connect.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,8 +33,6 @@ pub struct GatewayPod {
     pub uid: String,
     /// Whether the pod's `Ready` condition is true, so that Services route to it.
     pub ready: bool,
-    /// The annotation with the MAC of the values that the kubelet was last told to mount.
-    pub secrets_mac: Option<String>,
     /// The reported status, or why it could not be fetched.
     pub status: Result<GatewayStatus, String>,
 }
@@ -69,7 +67,6 @@ impl StatusClient {
                 name: pod.name_any(),
                 uid: pod.uid().unwrap_or_default(),
                 ready: is_ready(pod),
-                secrets_mac: pod.annotations().get(labels::SECRETS_MAC).cloned(),
                 status: self.fetch_with_any(address, tokens).await,
             }
         });
@@ -123,10 +120,14 @@ impl StatusClient {
 }
 
 fn running(pod: &Pod) -> Option<(&Pod, IpAddr)> {
-    let status = pod.status.as_ref()?;
-    let alive = pod.metadata.deletion_timestamp.is_none() && status.phase.as_deref() == Some("Running");
-    let address = status.pod_ip.as_ref()?.parse().ok()?;
-    alive.then_some((pod, address))
+    let address = pod.status.as_ref()?.pod_ip.as_ref()?.parse().ok()?;
+    is_running(pod).then_some((pod, address))
+}
+
+/// Whether the pod is running and not terminating.
+pub(crate) fn is_running(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
 }
 
 fn is_ready(pod: &Pod) -> bool {

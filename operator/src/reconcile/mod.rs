@@ -169,6 +169,9 @@ impl Reconciler<'_> {
         if let Some(change) = &secrets.key_change {
             self.report_key_change(state, change).await;
         }
+        if let Some(mac) = &secrets.mounts_mac {
+            self.nudge_pods_with_old_secrets(state, mac).await?;
+        }
         let live = self.deployment(state);
         let live_mac = |name: &str| {
             let template = live.as_ref()?.spec.template.metadata.as_ref()?;
@@ -210,10 +213,6 @@ impl Reconciler<'_> {
             .status_client
             .fetch_all(&self.pods(state), &tokens)
             .await;
-        if let Some(mac) = &secrets.mounts_mac {
-            self.nudge_pods_with_old_secrets(state, &findings.gateways, mac)
-                .await?;
-        }
         findings.nudges_exhausted = self
             .nudge_outdated_pods(state, &findings.gateways, &files.hot_hash)
             .await?;

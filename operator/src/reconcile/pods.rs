@@ -16,7 +16,7 @@ use crate::desired::labels;
 use crate::error::Error;
 use crate::owner;
 use crate::server_state::ServerState;
-use crate::status_client::GatewayPod;
+use crate::status_client::{GatewayPod, is_running};
 
 /// The field manager of the annotation with the MAC of mounted values.
 const SECRETS_MANAGER: &str = "vmcp-operator-secrets";
@@ -61,7 +61,8 @@ impl Reconciler<'_> {
             if is_outdated {
                 match state.config_nudges.next_step(&gateway.uid, hash, Instant::now()) {
                     NudgeStep::Annotate(value) => {
-                        self.annotate(gateway, FIELD_MANAGER, labels::CONFIG_HASH, &value)
+                        let change = (labels::CONFIG_HASH, value.as_str());
+                        self.annotate(&gateway.name, &gateway.uid, FIELD_MANAGER, change)
                             .await?;
                     }
                     NudgeStep::Wait => {}
@@ -76,18 +77,21 @@ impl Reconciler<'_> {
     pub(super) async fn nudge_pods_with_old_secrets(
         &self,
         state: &mut ServerState,
-        gateways: &[GatewayPod],
         mac: &str,
     ) -> Result<(), Error> {
-        let is_running = |uid: &String| gateways.iter().any(|gateway| gateway.uid == *uid);
-        state.secret_nudges.retain(|uid, _| is_running(uid));
-        for gateway in gateways {
-            let is_told = gateway.secrets_mac.as_deref() == Some(mac)
-                || state.secret_nudges.get(&gateway.uid).map(String::as_str) == Some(mac);
+        let mut pods = self.pods(state);
+        pods.retain(|pod| is_running(pod));
+        let is_known = |uid: &str| pods.iter().any(|pod| pod.metadata.uid.as_deref() == Some(uid));
+        state.secret_nudges.retain(|uid, _| is_known(uid));
+        for pod in &pods {
+            let uid = pod.uid().unwrap_or_default();
+            let is_told = pod.annotations().get(labels::SECRETS_MAC).map(String::as_str) == Some(mac)
+                || state.secret_nudges.get(&uid).map(String::as_str) == Some(mac);
             if !is_told {
-                self.annotate(gateway, SECRETS_MANAGER, labels::SECRETS_MAC, mac)
+                let change = (labels::SECRETS_MAC, mac);
+                self.annotate(&pod.name_any(), &uid, SECRETS_MANAGER, change)
                     .await?;
-                state.secret_nudges.insert(gateway.uid.clone(), mac.to_owned());
+                state.secret_nudges.insert(uid, mac.to_owned());
             }
         }
         Ok(())
@@ -97,22 +101,22 @@ impl Reconciler<'_> {
     /// removes the manager's other annotations.
     async fn annotate(
         &self,
-        gateway: &GatewayPod,
+        pod: &str,
+        uid: &str,
         manager: &str,
-        annotation: &str,
-        value: &str,
+        (annotation, value): (&str, &str),
     ) -> Result<(), Error> {
         // With the uid, the apply fails for a deleted pod instead of creating a new one.
         let body = json!({
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {
-                "name": gateway.name,
-                "uid": gateway.uid,
+                "name": pod,
+                "uid": uid,
                 "annotations": {annotation: value},
             },
         });
-        let name = ObjectName::parse(&gateway.name)?;
+        let name = ObjectName::parse(pod)?;
         match self
             .objects::<Pod>()?
             .apply("annotate", &name, manager, &body)
@@ -122,7 +126,7 @@ impl Reconciler<'_> {
                 self.context.metrics.record_apply("Pod");
                 tracing::debug!(
                     namespace = self.namespace,
-                    pod = gateway.name,
+                    pod,
                     annotation,
                     "nudged pod to remount its volumes"
                 );

@@ -51,7 +51,6 @@ fn gateway(pod: &str, hash: &str, backends: &Json) -> GatewayPod {
         name: pod.to_owned(),
         uid: pod.to_owned(),
         ready: true,
-        secrets_mac: None,
         status: Ok(status),
     }
 }
