@@ -64,20 +64,33 @@ pub struct HttpRouteSpec {
 }
 
 /// Reference to a Gateway, as in an HTTPRoute.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(test, x_kube(cel))]
 pub struct ParentRef {
     /// API group of the parent. Default: `gateway.networking.k8s.io`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("group must be an API group, for example gateway.networking.k8s.io")
+    )]
     pub group: Option<String>,
     /// Kind of the parent. Default: `Gateway`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$')")
+            .message("kind must be a kind of objects, for example Gateway")
+    )]
     pub kind: Option<String>,
     /// Namespace of the parent. Default: that of the VirtualMCPServer. The parent must allow routes from there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')")
+            .message("namespace must be the name of a namespace: lower-case letters, digits and '-'")
+    )]
     pub namespace: Option<String>,
     /// Name of the parent.
     #[schemars(length(min = 1, max = 253))]
@@ -85,6 +98,10 @@ pub struct ParentRef {
     /// Name of a listener of the Gateway. Default: all that allow the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+            .message("sectionName must be the name of a listener: lower-case letters, digits, '-' and '.'")
+    )]
     pub section_name: Option<String>,
     /// Port of a listener of the Gateway. Default: all that allow the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,8 +110,14 @@ pub struct ParentRef {
 }
 
 /// Time limits of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') || duration(self.backendRequest) <= duration(self.request)")
+        .message("must not be longer than `request`")
+        .field_path(".backendRequest")
+)]
+#[cfg_attr(test, x_kube(cel))]
 pub struct RouteTimeouts {
     /// Time limit of a whole request, with its response. A limit also ends event streams. Default: `0s`, no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -182,6 +182,18 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     assert_eq!(harness.write_count(), writes, "requests that write");
     assert_eq!(route.metadata.resource_version, version);
 
+    // What the definition of the route rejects is in the condition, and the route stays as it was.
+    let mut twice = reachable();
+    let parent = twice["httpRoute"]["parentRefs"][0].clone();
+    twice["httpRoute"]["parentRefs"] = json!([parent, parent]);
+    harness.apply_server(twice).await;
+    let message = message_of(&harness, "HTTPRouteReady", "ApplyRefused").await;
+    assert!(message.contains("must be unique"), "{message}");
+    let unchanged: HTTPRoute = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(unchanged.metadata.resource_version, version);
+    harness.apply_server(reachable()).await;
+    message_of(&harness, "HTTPRouteReady", "Accepted").await;
+
     // A change by another client is repaired, and without the fields the objects are deleted.
     let mut foreign = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "vmcp-x"},

@@ -589,6 +589,24 @@ pub(crate) fn rejected() -> Vec<BadResource> {
         ),
         (
             SERVER,
+            route(json!({"parentRefs": [{"name": "public", "sectionName": "A_b"}]})),
+            "spec.httpRoute.parentRefs[0].sectionName",
+            "must be the name of a listener",
+        ),
+        (
+            SERVER,
+            route(json!({"parentRefs": [{"name": "public", "namespace": "a.b"}]})),
+            "spec.httpRoute.parentRefs[0].namespace",
+            "must be the name of a namespace",
+        ),
+        (
+            SERVER,
+            route(json!({"timeouts": {"request": "1m", "backendRequest": "90s"}})),
+            "spec.httpRoute.timeouts.backendRequest",
+            "must not be longer than `request`",
+        ),
+        (
+            SERVER,
             route(json!({"hostnames": []})),
             "spec.httpRoute.hostnames",
             "should have at least 1 items",
