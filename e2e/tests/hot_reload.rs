@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::json;
-use vmcp_crds::config::{GatewayConfig, HotConfig};
+use vmcp_crds::config::{GatewayConfig, HotConfig, split_file};
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::mount::Mount;
@@ -163,5 +164,54 @@ fn single_config_file_is_reloaded_partly() -> anyhow::Result<()> {
         Ok(())
     })?;
     assert_eq!((echo("one")?, echo("two")?), ("hi".to_owned(), "hi".to_owned()));
+    Ok(())
+}
+
+/// A file in several parts takes effect when all of its parts have been replaced. In between, the last configuration stays in use.
+#[test]
+fn file_in_parts_changes_as_a_whole() -> anyhow::Result<()> {
+    let (one, two) = (TestServer::start(&[])?, TestServer::start(&[])?);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("hot.yaml");
+    let parts = |backends: &[(&str, &str)]| {
+        let entries = backends
+            .iter()
+            .map(|(name, url)| format!("- {{name: {name}, url: '{url}'}}\n"));
+        let line = |number| format!("# Line {number}, which makes the file longer than one part.\n");
+        let padding: String = (0..20).map(line).collect();
+        // A change of the backends moves the cuts of all parts.
+        let text = format!("backends:\n{}{padding}", entries.collect::<String>());
+        split_file::split(&text, 512).context("too many parts")
+    };
+    let write = |parts: &[String], indexes: std::ops::Range<usize>| -> anyhow::Result<()> {
+        for index in indexes {
+            let name = split_file::part_name("hot.yaml", index);
+            std::fs::write(directory.path().join(name), &parts[index])?;
+        }
+        Ok(())
+    };
+    let first = parts(&[("one", &one.url)])?;
+    assert!(first.len() > 2, "{}", first.len());
+    write(&first, 0..first.len())?;
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.hot = None;
+    recipe.config.hot_file = Some(file);
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(echo(&gateway, &session, "one")?, "hi");
+
+    let second = parts(&[("one", &one.url), ("two", &two.url)])?;
+    write(&second, 1..second.len())?;
+    wait::until("the mixed parts are refused", LIMIT, || {
+        let error = gateway.status(&recipe)?.hot_config_error.unwrap_or_default();
+        anyhow::ensure!(error.contains("do not belong together"), "{error}");
+        Ok(())
+    })?;
+    assert_eq!(echo(&gateway, &session, "one")?, "hi");
+    write(&second, 0..1)?;
+    wait::until("the new backend is offered", LIMIT, || {
+        echo(&gateway, &session, "two")
+    })?;
+    assert_eq!(gateway.status(&recipe)?.hot_config_error, None);
     Ok(())
 }
