@@ -1,4 +1,4 @@
-//! Kinds of other projects that a cluster may not have: `HTTPRoute` of the Gateway API, and `PodMonitor` of the Prometheus operator. Only
+//! Kinds of other projects that a cluster may not have: `HTTPRoute` of the Gateway API, and `ServiceMonitor` of the Prometheus operator. Only
 //! the fields that the operator uses.
 //!
 //! They are not watched: a watch of a kind that does not exist fails all the time. A reconcile reads the object instead, at least every 30
@@ -69,35 +69,35 @@ pub struct RouteCondition {
     pub message: String,
 }
 
-/// Tells Prometheus which pods to scrape.
+/// Tells Prometheus which Services to scrape.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, CustomResource)]
 #[kube(
     group = "monitoring.coreos.com",
     version = "v1",
-    kind = "PodMonitor",
-    plural = "podmonitors",
+    kind = "ServiceMonitor",
+    plural = "servicemonitors",
     namespaced,
     schema = "disabled",
     derive = "PartialEq"
 )]
 #[serde(rename_all = "camelCase")]
-pub struct PodMonitorSpec {
-    /// The pods, by their labels.
+pub struct ServiceMonitorSpec {
+    /// The Services, by their labels.
     #[serde(default)]
     pub selector: LabelSelector,
-    /// The label of the pods whose value is the name of the job.
+    /// The label of the Services whose value is the name of the job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job_label: Option<String>,
     /// The ports and paths to scrape.
     #[serde(default)]
-    pub pod_metrics_endpoints: Vec<PodMetricsEndpoint>,
+    pub endpoints: Vec<MetricsEndpoint>,
 }
 
 /// A port and a path to scrape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct PodMetricsEndpoint {
-    /// The name of the container's port.
+pub struct MetricsEndpoint {
+    /// The name of the Service's port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
     /// The path.

@@ -1,4 +1,4 @@
-//! Fields of a virtual server about how clients and Prometheus reach its endpoint: TLS, a route of a Gateway, and a PodMonitor.
+//! Fields of a virtual server about how clients and Prometheus reach its endpoint: TLS, a route of a Gateway, and a ServiceMonitor.
 
 use std::collections::BTreeMap;
 
@@ -128,15 +128,15 @@ pub struct RouteTimeouts {
     pub backend_request: Option<Duration>,
 }
 
-/// A PodMonitor (Prometheus operator) for the metrics of the gateway pods.
+/// A ServiceMonitor (Prometheus operator) for the metrics of the gateway pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(test, x_kube(cel))]
-pub struct PodMonitorSettings {
+pub struct ServiceMonitorSettings {
     /// Time between two scrapes. Default: that of Prometheus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<Duration>,
-    /// Labels of the PodMonitor, for the selector of a Prometheus. Those that the operator sets itself are not allowed.
+    /// Labels of the ServiceMonitor, for the selector of a Prometheus. Those that the operator sets itself are not allowed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     #[x_kube(

@@ -24,7 +24,9 @@ mod virtual_mcp_server;
 mod workload_spec;
 mod yaml;
 
-pub use endpoint_spec::{EndpointTls, HttpRouteSpec, MCP_PATH, ParentRef, PodMonitorSettings, RouteTimeouts};
+pub use endpoint_spec::{
+    EndpointTls, HttpRouteSpec, MCP_PATH, ParentRef, RouteTimeouts, ServiceMonitorSettings,
+};
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
 pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
 pub use mcp_server_entry::{BackendTlsSpec, HeaderSpec, MCPServerEntry, MCPServerEntrySpec};
@@ -67,8 +69,8 @@ pub mod condition_type {
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
     /// The Gateways in `spec.httpRoute` have accepted the route. Absent without `spec.httpRoute`.
     pub const HTTP_ROUTE_READY: &str = "HTTPRouteReady";
-    /// The PodMonitor of `spec.podMonitor` exists. Absent without `spec.podMonitor`.
-    pub const POD_MONITOR_READY: &str = "PodMonitorReady";
+    /// The ServiceMonitor of `spec.serviceMonitor` exists. Absent without `spec.serviceMonitor`.
+    pub const SERVICE_MONITOR_READY: &str = "ServiceMonitorReady";
     /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
 }

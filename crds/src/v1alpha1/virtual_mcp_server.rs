@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::secret_file;
 use super::{
     AutoscalingSpec, DisruptionBudgetSettings, EndpointTls, GroupRef, HttpRouteSpec, IncomingAuthSpec,
-    NetworkPolicySpec, OperationalSpec, PodMonitorSettings, PodTemplate, SecretFile, SecretKeyRef, SecretRef,
-    ServiceSettings, SessionStorageSpec, VirtualMCPServerStatus,
+    NetworkPolicySpec, OperationalSpec, PodTemplate, SecretFile, SecretKeyRef, SecretRef,
+    ServiceMonitorSettings, ServiceSettings, SessionStorageSpec, VirtualMCPServerStatus,
 };
 use crate::config::{HotConfig, SessionStorageProvider, cel, rules};
 
@@ -119,9 +119,9 @@ pub struct VirtualMCPServerSpec {
     /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRouteSpec>,
-    /// Creates a PodMonitor for the metrics of the gateway pods. Default: none.
+    /// Creates a ServiceMonitor for the metrics of the gateway pods. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_monitor: Option<PodMonitorSettings>,
+    pub service_monitor: Option<ServiceMonitorSettings>,
     /// How many gateway pods may be evicted at once. Only with more than one replica.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pod_disruption_budget: DisruptionBudgetSettings,

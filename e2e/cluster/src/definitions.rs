@@ -19,12 +19,12 @@ const DEFINITIONS: [(&str, &str, &str); 2] = [
     ),
     (
         "github.com/prometheus-operator/prometheus-operator",
-        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
-        "podmonitors.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        "servicemonitors.yaml",
     ),
 ];
 
-/// A folder with the definitions of `HTTPRoute` (`httproutes.yaml`, Gateway API) and `PodMonitor` (`podmonitors.yaml`, Prometheus
+/// A folder with the definitions of `HTTPRoute` (`httproutes.yaml`, Gateway API) and `ServiceMonitor` (`servicemonitors.yaml`, Prometheus
 /// operator). Downloads them if they are not in the cache. `go.mod` and `go.sum` in `go/definitions` determine version and checksum.
 ///
 /// # Errors
@@ -32,9 +32,9 @@ const DEFINITIONS: [(&str, &str, &str); 2] = [
 pub fn definitions() -> anyhow::Result<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("go/definitions");
     let pins = [fs::read(source.join("go.mod"))?, fs::read(source.join("go.sum"))?];
-    cache::once(&format!("definitions-{}", short(&pins)), |into| {
-        download(&pins, into)
-    })
+    let files = DEFINITIONS.map(|(.., file, _)| file.as_bytes().to_vec());
+    let key = short(pins.iter().chain(&files));
+    cache::once(&format!("definitions-{key}"), |into| download(&pins, into))
 }
 
 fn download(pins: &[Vec<u8>; 2], into: &Path) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ pub const INSTANCE: &str = "app.kubernetes.io/instance";
 pub const NAME: &str = "app.kubernetes.io/name";
 /// Label: the operator that created the object. It is always [`OPERATOR`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label: the part of the application.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Label: the configuration part that a ConfigMap holds, `startup` or `hot`.
 pub const CONFIG: &str = "vmcp.dev/config-part";
 
@@ -44,7 +46,7 @@ pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=vmcp-operator";
 pub fn all(server: &VirtualMCPServer) -> BTreeMap<String, String> {
     let mut labels = selector(server);
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
-    labels.insert("app.kubernetes.io/component".to_owned(), "gateway".to_owned());
+    labels.insert(COMPONENT.to_owned(), "gateway".to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "vmcp".to_owned());
     labels
 }

@@ -10,11 +10,11 @@ mod http_route;
 pub mod labels;
 pub mod names;
 mod network_policy;
-mod pod_monitor;
 pub mod pod_template;
 mod secret_volume;
 mod service;
 mod service_account;
+mod service_monitor;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
@@ -25,7 +25,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource as _;
 use vmcp_crds::v1alpha1::{SecretFile, VirtualMCPServer};
 
-use crate::optional_kinds::{HTTPRoute, PodMonitor};
+use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 
 pub use backend::{Backend, SecretProblem};
 pub use config::{ConfigFiles, ConfigRenderError, config_files};
@@ -71,7 +71,9 @@ pub struct Children {
     /// Leads clients of a Gateway to the endpoint, if the spec says so.
     pub http_route: Option<HTTPRoute>,
     /// Tells Prometheus to scrape the pods, if the spec says so.
-    pub pod_monitor: Option<PodMonitor>,
+    pub service_monitor: Option<ServiceMonitor>,
+    /// The Service that [`Self::service_monitor`] needs.
+    pub metrics_service: Option<Service>,
 }
 
 /// Renders the objects of `server`.
@@ -101,10 +103,14 @@ pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
             .http_route
             .as_ref()
             .map(|route| http_route::http_route(server, route)),
-        pod_monitor: spec
-            .pod_monitor
+        service_monitor: spec
+            .service_monitor
             .as_ref()
-            .map(|settings| pod_monitor::pod_monitor(server, settings)),
+            .map(|settings| service_monitor::service_monitor(server, settings)),
+        metrics_service: spec
+            .service_monitor
+            .is_some()
+            .then(|| service_monitor::metrics_service(server)),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Names of the objects that a virtual server owns. All begin with `vmcp-<name>`.
+//! Names of the objects that a virtual server owns. All but that of the Service for metrics begin with
+//! `vmcp-<name>`.
 
 use kube::ResourceExt as _;
 use vmcp_crds::v1alpha1::{CHILD_PREFIX, HttpRouteSpec, MCP_PATH, VirtualMCPServer};
@@ -30,6 +31,12 @@ pub fn hot_config(server: &VirtualMCPServer, part: usize) -> String {
 #[must_use]
 pub fn session_keys(server: &VirtualMCPServer) -> String {
     format!("{}-session-keys", workload(server))
+}
+
+/// Name of the Service for metrics. With the prefix of the others, it could be the Service of another virtual server, and be too long.
+#[must_use]
+pub fn metrics_service(server: &VirtualMCPServer) -> String {
+    format!("metrics-{}", server.name_any())
 }
 
 /// URL of the MCP endpoint: that of the route, or for clients inside the cluster.

@@ -497,18 +497,31 @@ fn hosts_resource_and_url_follow_from_route() {
 }
 
 #[test]
-fn pod_monitor_scrapes_admin_port() {
-    let spec = json!({"groupRef": {"name": "tools"}, "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}}});
-    let monitor = serde_json::to_value(rendered(&spec, 1).pod_monitor.unwrap()).unwrap();
+fn service_monitor_scrapes_admin_port() {
+    let spec = json!({"groupRef": {"name": "tools"}, "serviceMonitor": {"interval": "30s", "labels": {"release": "prometheus"}}});
+    let monitor = serde_json::to_value(rendered(&spec, 1).service_monitor.unwrap()).unwrap();
     assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
     assert_eq!(
         monitor["spec"],
         json!({
-            "selector": {"matchLabels": {"app.kubernetes.io/name": "vmcp-gateway", "app.kubernetes.io/instance": "everything"}},
+            "selector": {"matchLabels": {
+                "app.kubernetes.io/name": "vmcp-gateway", "app.kubernetes.io/instance": "everything",
+                "app.kubernetes.io/component": "metrics",
+            }},
             "jobLabel": "app.kubernetes.io/instance",
-            "podMetricsEndpoints": [{"port": "admin", "path": "/metrics", "interval": "30s"}],
+            "endpoints": [{"port": "admin", "path": "/metrics", "interval": "30s"}],
         })
     );
+    // It selects a Service of the admin port, and not the Service for clients.
+    let service = rendered(&spec, 1).metrics_service.unwrap();
+    assert_eq!(service.metadata.name.as_deref(), Some("metrics-everything"));
+    let selected = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    let is_selected = |service: &Service| {
+        let labels = serde_json::to_value(&service.metadata.labels).unwrap();
+        selected.iter().all(|(key, value)| labels[key] == *value)
+    };
+    assert!(is_selected(&service) && !is_selected(&rendered(&spec, 1).service));
+    assert_eq!(rendered(&redis(), 1).metrics_service, None);
 }
 
 #[test]

@@ -20,6 +20,7 @@ impl Reconciler<'_> {
         children: &Children,
     ) -> Result<(), Error> {
         let stores = &self.context.stores;
+        let workload = names::workload(self.server);
         if let Some(account) = &children.service_account {
             self.apply_child(state, &stores.service_accounts, account).await?;
         }
@@ -36,18 +37,25 @@ impl Reconciler<'_> {
                 self.apply_child(state, &stores.disruption_budgets, budget)
                     .await?,
             ),
-            None => self.remove_child(&stores.disruption_budgets).await?,
+            None => self.remove_child(&stores.disruption_budgets, &workload).await?,
         }
         match &children.network_policy {
             Some(policy) => drop(self.apply_child(state, &stores.network_policies, policy).await?),
-            None => self.remove_child(&stores.network_policies).await?,
+            None => self.remove_child(&stores.network_policies, &workload).await?,
         }
         match &children.autoscaler {
             Some(autoscaler) => drop(
                 self.apply_child(state, &stores.own_autoscalers, autoscaler)
                     .await?,
             ),
-            None => self.remove_child(&stores.own_autoscalers).await?,
+            None => self.remove_child(&stores.own_autoscalers, &workload).await?,
+        }
+        match &children.metrics_service {
+            Some(service) => drop(self.apply_child(state, &stores.services, service).await?),
+            None => {
+                let name = names::metrics_service(self.server);
+                self.remove_child(&stores.services, &name).await?;
+            }
         }
         if let Some(live) = self.deployment(state)
             && let Some(count) = replica_handover::replicas_to_hand_over(self.server.spec.replicas, &live)
@@ -81,10 +89,13 @@ impl Reconciler<'_> {
         Ok(applied)
     }
 
-    /// Deletes the child of this kind that has the name of the workload, if it exists.
-    async fn remove_child<K: NamespacedObject + 'static>(&self, store: &Store<K>) -> Result<(), Error> {
-        let name = names::workload(self.server);
-        match store.get(&ObjectRef::new(&name).within(&self.namespace)) {
+    /// Deletes the child of this kind and name, if it exists.
+    async fn remove_child<K: NamespacedObject + 'static>(
+        &self,
+        store: &Store<K>,
+        name: &str,
+    ) -> Result<(), Error> {
+        match store.get(&ObjectRef::new(name).within(&self.namespace)) {
             Some(child) if owner::is_controlled_by(&*child, self.server) => self.delete::<K>(&child).await,
             _ => Ok(()),
         }

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::events;
 use crate::kube_error::describe;
 use crate::metrics::Metrics;
-use crate::optional_kinds::{HTTPRoute, PodMonitor};
+use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 use crate::policy::Policy;
 use crate::resolve::{self, SecretResolution};
 use crate::secret_values::SecretReader;
@@ -111,7 +111,7 @@ struct Findings {
     config: Option<Result<ConfigFiles, String>>,
     secrets: Option<SecretResolution>,
     http_route: Option<OptionalChild<HTTPRoute>>,
-    pod_monitor: Option<OptionalChild<PodMonitor>>,
+    service_monitor: Option<OptionalChild<ServiceMonitor>>,
     gateways: Vec<GatewayPod>,
     nudges_exhausted: bool,
     error: Option<Error>,
@@ -192,16 +192,16 @@ impl Reconciler<'_> {
         let has_condition = |type_| find(&self.current_status(state).conditions, type_).is_some();
         let (had_route, had_monitor) = (
             has_condition(condition_type::HTTP_ROUTE_READY),
-            has_condition(condition_type::POD_MONITOR_READY),
+            has_condition(condition_type::SERVICE_MONITOR_READY),
         );
         let route = self
             .reconcile_optional(state, children.http_route.as_ref(), had_route)
             .await?;
         findings.http_route = Some(route);
         let monitor = self
-            .reconcile_optional(state, children.pod_monitor.as_ref(), had_monitor)
+            .reconcile_optional(state, children.service_monitor.as_ref(), had_monitor)
             .await?;
-        findings.pod_monitor = Some(monitor);
+        findings.service_monitor = Some(monitor);
         self.remove_unused_configs(state, &children.hot).await?;
         // A pod that has not loaded rotated keys yet still knows the previous one.
         let keys = std::iter::once(&secrets.keys.current).chain(&secrets.keys.previous);
@@ -311,7 +311,7 @@ impl Reconciler<'_> {
             },
             apply_failure,
             http_route: findings.http_route.as_ref(),
-            pod_monitor: findings.pod_monitor.as_ref(),
+            service_monitor: findings.service_monitor.as_ref(),
             deployment: deployment.as_deref(),
             gateways: &findings.gateways,
             expected_replicas: self.expected_replicas(state),

@@ -10,7 +10,7 @@ use vmcp_crds::config::SessionStorageProvider;
 use vmcp_crds::v1alpha1::{MAX_CONFLICTS, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
 
 use crate::desired::{Backend, ConfigFiles, labels, names};
-use crate::optional_kinds::{HTTPRoute, PodMonitor};
+use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 use crate::reconcile::OptionalChild;
 use crate::status_client::GatewayPod;
 use assessment::{Assessment, Phase};
@@ -34,8 +34,8 @@ pub struct Observed<'a> {
     pub apply_failure: Option<ApplyFailure<'a>>,
     /// What became of the HTTPRoute; `None` if the reconcile did not reach it.
     pub http_route: Option<&'a OptionalChild<HTTPRoute>>,
-    /// What became of the PodMonitor; `None` if the reconcile did not reach it.
-    pub pod_monitor: Option<&'a OptionalChild<PodMonitor>>,
+    /// What became of the ServiceMonitor; `None` if the reconcile did not reach it.
+    pub service_monitor: Option<&'a OptionalChild<ServiceMonitor>>,
     /// The current Deployment, if it exists.
     pub deployment: Option<&'a Deployment>,
     /// The running gateway pods.
@@ -92,7 +92,7 @@ pub fn derive(
         config(observed),
         secrets(observed),
         optional::http_route(observed),
-        optional::pod_monitor(observed),
+        optional::service_monitor(observed),
         Some(session_storage(observed)),
     ]
     .into_iter()

@@ -15,7 +15,7 @@ const MAX_MESSAGE_CHARS: usize = 500;
 const GATEWAY_API_MISSING: &str = "spec.httpRoute needs the kind HTTPRoute (gateway.networking.k8s.io/v1), which this cluster does not have: \
     install the Gateway API (https://gateway-api.sigs.k8s.io) and a controller for its Gateways. Clients inside the cluster are served \
     by the Service meanwhile";
-const PROMETHEUS_OPERATOR_MISSING: &str = "spec.podMonitor needs the kind PodMonitor (monitoring.coreos.com/v1), which this cluster does not \
+const PROMETHEUS_OPERATOR_MISSING: &str = "spec.serviceMonitor needs the kind ServiceMonitor (monitoring.coreos.com/v1), which this cluster does not \
     have: install the Prometheus operator (https://prometheus-operator.dev)";
 const NO_GATEWAY: &str = "no Gateway has accepted the route yet: check that the Gateways in spec.httpRoute.parentRefs exist, that a controller \
     manages them, and that their listeners allow routes of this namespace";
@@ -64,8 +64,8 @@ fn is_problem(condition: &RouteCondition) -> bool {
     matches!(condition.type_.as_str(), "Accepted" | "ResolvedRefs") && condition.status == "False"
 }
 
-pub(super) fn pod_monitor(observed: &Observed<'_>) -> Option<ConditionUpdate> {
-    let (status, reason, message) = match observed.pod_monitor? {
+pub(super) fn service_monitor(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    let (status, reason, message) = match observed.service_monitor? {
         OptionalChild::NotWanted => return None,
         OptionalChild::KindMissing => (
             false,
@@ -73,10 +73,10 @@ pub(super) fn pod_monitor(observed: &Observed<'_>) -> Option<ConditionUpdate> {
             PROMETHEUS_OPERATOR_MISSING.to_owned(),
         ),
         OptionalChild::Refused(reason, message) => (false, *reason, message.clone()),
-        OptionalChild::Applied(_) => (true, "Applied", "the PodMonitor exists".to_owned()),
+        OptionalChild::Applied(_) => (true, "Applied", "the ServiceMonitor exists".to_owned()),
     };
     Some(ConditionUpdate {
-        type_: condition_type::POD_MONITOR_READY,
+        type_: condition_type::SERVICE_MONITOR_READY,
         status: Some(status),
         reason,
         message,
@@ -87,7 +87,10 @@ pub(super) fn pod_monitor(observed: &Observed<'_>) -> Option<ConditionUpdate> {
 pub(super) fn unreached(observed: &Observed<'_>, old: &[Condition]) -> Vec<Condition> {
     let types = [
         (condition_type::HTTP_ROUTE_READY, observed.http_route.is_none()),
-        (condition_type::POD_MONITOR_READY, observed.pod_monitor.is_none()),
+        (
+            condition_type::SERVICE_MONITOR_READY,
+            observed.service_monitor.is_none(),
+        ),
     ];
     let kept = types.into_iter().filter(|(_, is_unreached)| *is_unreached);
     kept.filter_map(|(type_, _)| find(old, type_).cloned()).collect()

@@ -64,7 +64,7 @@ struct Fixture {
     deployment: Option<Deployment>,
     gateways: Vec<GatewayPod>,
     http_route: Option<OptionalChild<HTTPRoute>>,
-    pod_monitor: Option<OptionalChild<PodMonitor>>,
+    service_monitor: Option<OptionalChild<ServiceMonitor>>,
     expected_replicas: i32,
     secret_warnings: Vec<String>,
     old: VirtualMCPServerStatus,
@@ -87,7 +87,7 @@ impl Fixture {
             files,
             deployment: Some(deployment(2, 2, 2, 2)),
             http_route: Some(OptionalChild::NotWanted),
-            pod_monitor: Some(OptionalChild::NotWanted),
+            service_monitor: Some(OptionalChild::NotWanted),
             expected_replicas: 2,
             secret_warnings: Vec::new(),
             old: VirtualMCPServerStatus::default(),
@@ -110,7 +110,7 @@ impl Fixture {
             deployment: self.deployment.as_ref(),
             gateways: &self.gateways,
             http_route: self.http_route.as_ref(),
-            pod_monitor: self.pod_monitor.as_ref(),
+            service_monitor: self.service_monitor.as_ref(),
             expected_replicas: self.expected_replicas,
         };
         derive(&observed, &self.old, Timestamp::UNIX_EPOCH)
@@ -565,14 +565,14 @@ fn route_is_ready_when_every_gateway_accepts() {
 fn unreached_route_keeps_its_condition() {
     let mut fixture = Fixture::ready();
     fixture.http_route = Some(OptionalChild::KindMissing);
-    fixture.pod_monitor = Some(OptionalChild::KindMissing);
+    fixture.service_monitor = Some(OptionalChild::KindMissing);
     fixture.old = fixture.status();
     fixture.rejected_spec = Some(("ConfigInvalid", "x"));
-    (fixture.http_route, fixture.pod_monitor) = (None, None);
+    (fixture.http_route, fixture.service_monitor) = (None, None);
     let kept = fixture.status().conditions;
     for type_ in [
         condition_type::HTTP_ROUTE_READY,
-        condition_type::POD_MONITOR_READY,
+        condition_type::SERVICE_MONITOR_READY,
     ] {
         assert_eq!(
             find(&kept, type_),

@@ -59,7 +59,7 @@ fn accepted() -> Vec<(&'static str, Json)> {
                     "timeouts": {"request": "1h", "backendRequest": "10m"},
                     "labels": {"team": "a"}, "annotations": {"example.com/a": "b"},
                 },
-                "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
+                "serviceMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
                 "autoscaling": {"maxReplicas": 5, "targetRequestsPerPod": 20},
                 // The route gives the resource.
                 "incomingAuth": {"type": "oidc", "oidc": {"issuer": "https://id.example.com", "audience": ["tools"]}},

@@ -1,4 +1,4 @@
-//! How clients and Prometheus reach the endpoint: TLS, a route of a Gateway, and a PodMonitor.
+//! How clients and Prometheus reach the endpoint: TLS, a route of a Gateway, and a ServiceMonitor.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use vmcp_crds::condition::find;
 use vmcp_crds::config::{GatewayConfig, HotConfig};
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
-use vmcp_operator::optional_kinds::{HTTPRoute, PodMonitor};
+use vmcp_operator::optional_kinds::{HTTPRoute, ServiceMonitor};
 
 use crate::harness::{Harness, eventually};
 
@@ -102,7 +102,7 @@ fn definition(name: &str) -> Json {
     serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// A virtual server with a route and a PodMonitor.
+/// A virtual server with a route and a ServiceMonitor.
 fn reachable() -> Json {
     json!({
         "httpRoute": {
@@ -111,7 +111,7 @@ fn reachable() -> Json {
             "path": "/team-a/mcp",
             "labels": {"team": "a"},
         },
-        "podMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
+        "serviceMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
         "incomingAuth": {"type": "oidc", "oidc": {"issuer": "https://id.example.com", "audience": ["tools"]}},
     })
 }
@@ -125,7 +125,7 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
         .await
         .unwrap();
     let definitions =
-        tokio::task::spawn_blocking(|| [definition("httproutes.yaml"), definition("podmonitors.yaml")]);
+        tokio::task::spawn_blocking(|| [definition("httproutes.yaml"), definition("servicemonitors.yaml")]);
     let mut harness = Harness::on(&server, "route").await;
     harness.start_operator().await;
     harness.apply_group(&["time"]).await;
@@ -133,7 +133,7 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
 
     let message = message_of(&harness, "HTTPRouteReady", "GatewayAPIMissing").await;
     assert!(message.contains("install the Gateway API"), "{message}");
-    let message = message_of(&harness, "PodMonitorReady", "PrometheusOperatorMissing").await;
+    let message = message_of(&harness, "ServiceMonitorReady", "PrometheusOperatorMissing").await;
     assert!(message.contains("install the Prometheus operator"), "{message}");
     let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     harness.wait_for_object::<Service>("vmcp-x").await;
@@ -144,7 +144,7 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     }
     let installed = Instant::now();
     message_of(&harness, "HTTPRouteReady", "Pending").await;
-    message_of(&harness, "PodMonitorReady", "Applied").await;
+    message_of(&harness, "ServiceMonitorReady", "Applied").await;
     // A new definition is served after a short delay.
     assert!(
         installed.elapsed() < NOTICE_TIME + Duration::from_secs(10),
@@ -156,9 +156,12 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     let rewrite = "/filters/0/urlRewrite/path/replacePrefixMatch";
     assert_eq!(route.spec.rules[0].pointer(rewrite), Some(&json!("/mcp")));
     assert_eq!(route.spec.rules.len(), 2);
-    let monitor: PodMonitor = harness.wait_for_object("vmcp-x").await;
+    let monitor: ServiceMonitor = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(monitor.spec.endpoints[0].port.as_deref(), Some("admin"));
+
+    let scraped: Service = harness.wait_for_object("metrics-x").await;
     assert_eq!(
-        monitor.spec.pod_metrics_endpoints[0].port.as_deref(),
+        scraped.spec.unwrap().ports.unwrap()[0].name.as_deref(),
         Some("admin")
     );
 
@@ -206,13 +209,14 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     harness.apply_server(json!({})).await;
     eventually("the route and the monitor are deleted", async || {
         let route = harness.api::<HTTPRoute>().get_opt("vmcp-x").await.unwrap();
-        let monitor = harness.api::<PodMonitor>().get_opt("vmcp-x").await.unwrap();
-        (route.is_none() && monitor.is_none()).then_some(())
+        let monitor = harness.api::<ServiceMonitor>().get_opt("vmcp-x").await.unwrap();
+        let scraped = harness.api::<Service>().get_opt("metrics-x").await.unwrap();
+        (route.is_none() && monitor.is_none() && scraped.is_none()).then_some(())
     })
     .await;
     let gone = |server: &VirtualMCPServer| {
         let conditions = &server.status.as_ref()?.conditions;
-        let found = find(conditions, "HTTPRouteReady").or_else(|| find(conditions, "PodMonitorReady"));
+        let found = find(conditions, "HTTPRouteReady").or_else(|| find(conditions, "ServiceMonitorReady"));
         found.is_none().then_some(())
     };
     harness.wait_for("the conditions are gone", "x", gone).await;

@@ -637,14 +637,14 @@ pub(crate) fn rejected() -> Vec<BadResource> {
         ),
         (
             SERVER,
-            json!({"podMonitor": {"interval": 30}}),
-            "spec.podMonitor.interval",
+            json!({"serviceMonitor": {"interval": 30}}),
+            "spec.serviceMonitor.interval",
             "expected string",
         ),
         (
             SERVER,
-            json!({"podMonitor": {"labels": {"app.kubernetes.io/name": "x"}}}),
-            "spec.podMonitor.labels",
+            json!({"serviceMonitor": {"labels": {"app.kubernetes.io/name": "x"}}}),
+            "spec.serviceMonitor.labels",
             "the operator sets the labels",
         ),
         // Groups
