@@ -44,14 +44,19 @@ fn without_nodes(block: &str) -> String {
     block.lines().map(line).collect()
 }
 
-/// The objects of a manifest. A manifest that begins with `spec` is a part of a VirtualMCPServer.
+/// The objects of a manifest. A manifest that begins with `spec` is a part of an MCPServerEntry, if it has a `url`, or of a VirtualMCPServer.
 fn objects(manifest: &str) -> anyhow::Result<Vec<Value>> {
     let documents = serde_yaml::Deserializer::from_str(manifest);
     let mut objects = documents.map(Value::deserialize).collect::<Result<Vec<_>, _>>()?;
     for object in &mut objects {
         if object["kind"].is_null() {
             object["apiVersion"] = json!("vmcp.dev/v1alpha1");
-            object["kind"] = json!("VirtualMCPServer");
+            let is_entry = object["spec"]["url"].is_string();
+            object["kind"] = json!(if is_entry {
+                "MCPServerEntry"
+            } else {
+                "VirtualMCPServer"
+            });
             object["metadata"]["name"] = json!("part");
             object["spec"]["groupRef"] = json!({"name": "tools"});
         }

@@ -17,6 +17,8 @@ use vmcp_external::requires;
 
 /// Time for an API server and an operator on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Lines of a screen.
+const SCREEN_LINES: usize = 40;
 /// Most lines of a folder's README.
 const MAX_README_LINES: usize = 25;
 
@@ -57,6 +59,24 @@ fn every_example_folder_has_short_readme() -> anyhow::Result<()> {
             "{folder} is not in examples/README.md"
         );
     }
+    Ok(())
+}
+
+// A newcomer sees the resources of the quick start, and its commands, without scrolling.
+#[test]
+fn quick_start_fits_one_screen() -> anyhow::Result<()> {
+    let resources = std::fs::read_to_string(root().join("examples/quickstart/vmcp.yaml"))?;
+    ensure!(resources.lines().count() <= SCREEN_LINES, "{resources}");
+    let readme = std::fs::read_to_string(root().join("README.md"))?;
+    let section = readme
+        .split("\n## On Kubernetes\n")
+        .nth(1)
+        .context("no section")?;
+    let section = section.split("\n## ").next().unwrap_or_default();
+    ensure!(
+        section.contains("helm install") && section.lines().count() <= SCREEN_LINES,
+        "{section}"
+    );
     Ok(())
 }
 

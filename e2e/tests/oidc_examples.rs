@@ -1,24 +1,22 @@
 //! The examples for Keycloak and Entra accept tokens of the shape that these issuers make, and refuse their other tokens.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use vmcp_crds::v1alpha1::{MCPServerEntry, VirtualMCPServer};
-use vmcp_e2e::gateway::Gateway;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::{self, Answer};
 use vmcp_e2e::issuer::{self, Issuer};
 use vmcp_e2e::test_server::TestServer;
-use vmcp_e2e::{rendered, wait};
-use vmcp_operator::desired::Backend;
+use vmcp_e2e::wait;
 
 /// Time for the gateway to fetch the catalog of its backend.
 const CATALOG_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A gateway as the operator renders it from an example, with an issuer that has the path of the real one.
+/// A gateway with the authentication of an example, and an issuer that has the path of the real one.
 struct Example {
     issuer: Issuer,
     gateway: Gateway,
@@ -52,24 +50,18 @@ impl Example {
             .find('/')
             .map_or("", |at| &url["https://".len() + at..]);
         let issuer = Issuer::start_at(path)?;
-        server["metadata"]["namespace"] = json!("default");
-        server["metadata"]["uid"] = json!("1");
         server["spec"]["incomingAuth"]["oidc"]["issuer"] = json!(issuer.url);
         server["spec"]["incomingAuth"]["oidc"]["insecureAllowHttp"] = json!(true);
         let server: VirtualMCPServer = serde_json::from_value(server)?;
 
         let test_server = TestServer::start(&[])?;
-        let mut entry = object("MCPServerEntry")?;
-        entry["spec"]["url"] = json!(test_server.url);
-        let entry: MCPServerEntry = serde_json::from_value(entry)?;
-        let config = entry.to_config(&server.spec.operational.timeouts);
-        let member = Backend {
-            config,
-            ..Backend::default()
-        };
-        let backends = Backend::check_all(vec![member], &server.spec.hot.aggregation);
-        let mut gateway = rendered::start(&server, &backends, BTreeMap::new())?;
-        gateway.wait_until_ready()?;
+        let entry = object("MCPServerEntry")?;
+        let name = entry["metadata"]["name"]
+            .as_str()
+            .context("the entry has no name")?;
+        let mut recipe = Recipe::new(&[(name, &test_server.url)])?;
+        recipe.config.incoming_auth = server.spec.incoming_auth.to_config();
+        let gateway = recipe.start()?;
         Ok(Self {
             issuer,
             gateway,

@@ -23,7 +23,11 @@ fn charts_install_upgrade_uninstall_and_keep_crds() {
         "vmcp-system",
     ];
     let run = |arguments: &[&str]| succeeds(&[arguments, &at].concat());
-    run(&["install", "vmcp-crds", "vmcp-crds", "--create-namespace"]);
+    let notes = run(&["install", "vmcp-crds", "vmcp-crds", "--create-namespace"]);
+    assert!(
+        notes.contains("helm install vmcp-operator charts/vmcp-operator"),
+        "{notes}"
+    );
     // New definitions are served, and explained, after a short delay.
     let answer = |arguments: &[&str]| {
         let end = Instant::now() + SERVE_TIMEOUT;
