@@ -244,7 +244,10 @@ fn test_pod_is_not_selected_as_operator() {
     let objects = rendered(&["--set", "networkPolicy.enabled=true"]);
     let pod = object(&objects, "Pod", "test").unwrap();
     let deployment = object(&objects, "Deployment", "").unwrap();
-    assert_eq!(pod["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(annotations["helm.sh/hook"], "test");
+    // `helm test --logs` of Helm 3 needs the pod after its end.
+    assert_eq!(annotations["helm.sh/hook-delete-policy"], "before-hook-creation");
     assert_eq!(
         pod["spec"]["serviceAccountName"],
         deployment
