@@ -13,7 +13,8 @@ use vmcp_crds::config::{
 use vmcp_crds::status::config_hash;
 use vmcp_crds::v1alpha1::{SessionStorageSpec, VirtualMCPServer};
 
-use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, drain_delay, listener_tls};
+use super::deployment::{ADMIN_PORT, BACKENDS_DIR, KEYS_DIR, MCP_PORT, listener_tls};
+use super::grace_period::drain_delay;
 use super::{Backend, http_route};
 
 /// Key in the start-up ConfigMap.

@@ -14,10 +14,11 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vmcp_crds::config::split_file::MAX_PARTS;
-use vmcp_crds::config::{Duration, ListenerTls, REDIS_PASSWORD_ENV};
+use vmcp_crds::config::{ListenerTls, REDIS_PASSWORD_ENV};
 use vmcp_crds::v1alpha1::{EndpointTls, SECRETS_DIR, SecretKeyRef, VirtualMCPServer};
 
 use super::config::STARTUP_FILE;
+use super::grace_period::grace_seconds;
 use super::secret_volume::{SECRETS_VOLUME, secret_volume};
 use super::{ConfigFiles, Inputs, labels, metadata, names, pod_template};
 
@@ -42,36 +43,10 @@ const TLS_DIR: &str = "/etc/vmcp/tls";
 /// The keys of the Secret with the certificate of the endpoint: the certificate, and its private key.
 const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
-/// Time that a terminating pod keeps accepting connections, until every node has removed its endpoint, if the spec does not say.
-const DEFAULT_DRAIN_DELAY: Duration = Duration::from_secs(5);
-/// Time for a pod to exit after its last call.
-const EXIT_SECONDS: u64 = 5;
-
 /// User and group id of the container: `nonroot` in the usual minimal images.
 const USER_ID: i64 = 65532;
 /// Number of old ReplicaSets to keep for rollbacks. Each also keeps its start-up ConfigMap.
 const REVISION_HISTORY_LIMIT: i32 = 2;
-
-/// Time that a terminating pod keeps accepting connections.
-pub(super) fn drain_delay(server: &VirtualMCPServer) -> Duration {
-    server.spec.operational.drain_delay.unwrap_or(DEFAULT_DRAIN_DELAY)
-}
-
-/// The pod's `terminationGracePeriodSeconds`: the drain delay, the longest time limit of a call that may be running when the listener closes,
-/// and time to exit. A limit of a backend counts in whole minutes, because another grace period replaces the pods.
-fn grace_seconds(server: &VirtualMCPServer, files: &ConfigFiles) -> i64 {
-    let of_server = server.spec.operational.timeouts.call.get();
-    let minutes = files.longest_call.get().as_millis().div_ceil(60_000);
-    let of_backends = u64::try_from(minutes).unwrap_or(u64::MAX).saturating_mul(60);
-    let call = if files.longest_call.get() > of_server {
-        std::time::Duration::from_secs(of_backends)
-    } else {
-        of_server
-    };
-    let whole = drain_delay(server).get().saturating_add(call);
-    let seconds = whole.as_secs() + u64::from(whole.subsec_nanos() > 0);
-    i64::try_from(seconds.saturating_add(EXIT_SECONDS)).unwrap_or(i64::MAX)
-}
 
 /// The Deployment. Without `spec.replicas` it does not set the replica count, which then belongs to an autoscaler or a user.
 pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Deployment {

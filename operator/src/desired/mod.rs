@@ -6,6 +6,7 @@ mod config;
 mod config_map;
 mod deployment;
 mod disruption_budget;
+mod grace_period;
 mod http_route;
 pub mod labels;
 pub mod names;
