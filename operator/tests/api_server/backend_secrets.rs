@@ -164,7 +164,7 @@ fn annotation(pod: &Pod) -> Option<String> {
 #[requires(api_server)]
 #[tokio::test]
 async fn changed_value_nudges_each_pod_once() {
-    let harness = Harness::start("changed-value").await;
+    let mut harness = Harness::start("changed-value").await;
     harness.apply_group(&["time"]).await;
     secret(&harness, json!({}), json!({"token": "one"})).await;
     entry_with_token(&harness).await;
@@ -216,6 +216,15 @@ async fn changed_value_nudges_each_pod_once() {
         now.metadata.generation, deployment.metadata.generation,
         "no pod is replaced"
     );
+
+    // The annotation is the record: a restarted operator does not annotate again.
+    harness.settle().await;
+    let versions = harness.versions().await;
+    harness.stop_operator().await;
+    harness.start_operator().await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.settle().await;
+    assert_eq!(harness.versions().await, versions);
 }
 
 // With a required label, a Secret without it is not even mounted.
