@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// The Markdown files of this repository.
 fn pages() -> anyhow::Result<Vec<PathBuf>> {
     let (root, mut pages) = (root(), Vec::new());
-    for folder in ["docs", "charts", "e2e"] {
+    for folder in ["docs", "charts", "e2e", "examples"] {
         collect(&root.join(folder), &mut pages)?;
     }
     for entry in std::fs::read_dir(&root)? {

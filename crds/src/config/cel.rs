@@ -78,6 +78,17 @@ pub(crate) fn remove_properties(schema: &mut schemars::Schema, names: &[&str]) {
     }
 }
 
+/// Replaces the description of the property `name`, which means something else in a custom resource.
+#[cfg(feature = "k8s")]
+pub(crate) fn describe_property(schema: &mut schemars::Schema, name: &str, description: &str) {
+    let properties = schema
+        .as_object_mut()
+        .and_then(|object| object.get_mut("properties"));
+    if let Some(property) = properties.and_then(|properties| properties.get_mut(name)) {
+        property["description"] = Json::from(description);
+    }
+}
+
 /// Keywords that only the API server needs: rules in CEL, and the bounds by which it estimates their cost.
 const API_SERVER_KEYWORDS: [&str; 5] = [
     "x-kubernetes-validations",

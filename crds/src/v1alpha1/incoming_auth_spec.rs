@@ -70,6 +70,20 @@ fn without_oidc(generator: &mut SchemaGenerator) -> Schema {
 fn without_files(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = OidcConfig::json_schema(generator);
     cel::remove_properties(&mut schema, &["caBundlePath"]);
+    for (field, description) in [
+        (
+            "audience",
+            "The required audiences. The claim `aud` of a token must contain one of them.",
+        ),
+        (
+            "resource",
+            "The public URL of the MCP endpoint, for example `https://tools.example.com/mcp`. Clients read it from \
+             `/.well-known/oauth-protected-resource`. Default: the URL of `spec.httpRoute`, or without one the first audience, which \
+             must then be a URL.",
+        ),
+    ] {
+        cel::describe_property(&mut schema, field, description);
+    }
     // The route of a virtual server can give the resource, too, so the rule is one of its spec.
     cel::remove_rule(&mut schema, rules::NO_RESOURCE);
     schema

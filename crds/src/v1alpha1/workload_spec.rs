@@ -93,7 +93,7 @@ pub enum ServiceType {
     LoadBalancer,
 }
 
-/// Which endpoints get traffic from inside the cluster.
+/// `Local` sends clients inside the cluster only to gateway pods on their own node. Default: `Cluster`, to all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TrafficPolicy {
     /// All endpoints.
@@ -102,7 +102,8 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// Which endpoints are preferred.
+/// Which pods get a client's requests first. `PreferSameZone` (or `PreferClose`, its older name): those in its zone. `PreferSameNode`: those
+/// on its node. Default: no preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TrafficDistribution {
     /// The same as `PreferSameZone`, under its older name.

@@ -140,4 +140,8 @@ async fn group_status_says_who_is_left_out() {
     }
     assert_eq!(harness.write_count(), writes, "requests that write");
     assert_eq!(harness.versions().await, versions, "objects that changed");
+
+    let entries = harness.api::<MCPServerEntry>();
+    entries.delete("time", &DeleteParams::default()).await.unwrap();
+    wait_for_members(&harness, "group", "NoUsableMember", &["odd"]).await;
 }
