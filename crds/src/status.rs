@@ -77,6 +77,9 @@ pub struct BackendStatus {
     /// Whether the backend can be reached, according to health checks and the circuit breaker.
     #[serde(default)]
     pub health: Health,
+    /// State of the circuit breaker; absent if the gateway is older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
     /// Number of tools that the backend offers.
     pub tools: usize,
     /// Number of prompts that the backend offers.
@@ -139,6 +142,18 @@ impl Health {
     }
 }
 
+/// State of a backend's circuit breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Breaker {
+    /// Calls go through to the backend.
+    Closed,
+    /// One trial call goes through.
+    HalfOpen,
+    /// Calls fail without being sent.
+    Open,
+}
+
 /// The hash with which the operator and the gateway compare hot configurations: SHA-256 of the file, in hexadecimal.
 #[must_use]
 pub fn config_hash(text: &str) -> String {
@@ -165,6 +180,25 @@ mod tests {
         let written = serde_json::to_value(status).unwrap();
         for list in ["backends", "conflicts", "faults", "warnings"] {
             assert_eq!(written[list], json!([]), "{list}");
+        }
+    }
+
+    #[test]
+    fn breaker_of_older_gateway_is_absent() {
+        let mut backend = json!({"name": "time", "state": "ready", "tools": 1});
+        let of = |backend: &serde_json::Value| {
+            serde_json::from_value::<BackendStatus>(backend.clone())
+                .unwrap()
+                .breaker
+        };
+        assert_eq!(of(&backend), None);
+        for (name, breaker) in [
+            ("closed", Breaker::Closed),
+            ("halfOpen", Breaker::HalfOpen),
+            ("open", Breaker::Open),
+        ] {
+            backend["breaker"] = json!(name);
+            assert_eq!(of(&backend), Some(breaker));
         }
     }
 }

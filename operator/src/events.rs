@@ -60,7 +60,9 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
             });
         }
         types::RECONCILING => return None,
-        types::STALLED | types::SESSION_STORAGE_WARNING => condition.status == "True",
+        types::STALLED | types::SESSION_STORAGE_WARNING | types::BACKEND_NEEDS_AFFINITY => {
+            condition.status == "True"
+        }
         _ => condition.status == "False",
     };
     if !changed || (before.is_none() && !is_problem) {

@@ -34,7 +34,8 @@ pub use operational_spec::OperationalSpec;
 pub use reference::{CaBundleRef, ConfigMapKeyRef, GroupRef, SecretKeyRef};
 pub use secret_file::{FileContent, KeyedObject, SECRETS_DIR, SecretFile};
 pub use server_status::{
-    MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, VirtualMCPServerStatus,
+    MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, ObservedBreaker, ObservedHealth,
+    VirtualMCPServerStatus,
 };
 pub use session_storage_spec::{RedisTlsSpec, SessionStorageSpec};
 pub use set_fields::SetFields;
@@ -67,6 +68,14 @@ pub mod condition_type {
     pub const CONFIG_VALID: &str = "ConfigValid";
     /// The Secrets that the spec references exist and have the referenced keys.
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
+    /// Every backend that can be used has answered the gateways. It does not affect `Ready`.
+    pub const BACKENDS_DISCOVERED: &str = "BackendsDiscovered";
+    /// A backend loses sessions, because it has replicas and no session affinity.
+    pub const BACKEND_NEEDS_AFFINITY: &str = "BackendNeedsAffinity";
+    /// `spec.podTemplate` is accepted. Absent without `spec.podTemplate`.
+    pub const POD_TEMPLATE_VALID: &str = "PodTemplateValid";
+    /// The gateways reach the Redis of `spec.sessionStorage`. Absent while sessions are stored in memory.
+    pub const SESSION_STORAGE_READY: &str = "SessionStorageReady";
     /// The Gateways in `spec.httpRoute` have accepted the route. Absent without `spec.httpRoute`.
     pub const HTTP_ROUTE_READY: &str = "HTTPRouteReady";
     /// The ServiceMonitor of `spec.serviceMonitor` exists. Absent without `spec.serviceMonitor`.

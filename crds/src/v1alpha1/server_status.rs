@@ -5,6 +5,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::status::{Breaker, Health};
+
 /// Maximum number of backends in the status. The counts cover all backends.
 pub const MAX_BACKENDS: usize = 100;
 /// Maximum number of conflicts, and of faults, in the status.
@@ -61,10 +63,23 @@ pub struct ObservedBackend {
     pub url: String,
     /// State of the backend: `Unknown`, `Ready` or `Failing`.
     pub state: ObservedBackendState,
+    /// Health of the backend by health checks and the circuit breaker: `Unknown`, `Healthy`, `Degraded` or `Unavailable`. The worst one
+    /// while pods disagree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ObservedHealth>,
+    /// State of the circuit breaker: `Closed`, or `Open` if it is open in at least one pod. Absent if the gateways are too old to report it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<ObservedBreaker>,
     /// Number of tools that the backend offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
-    /// Why the backend cannot be used, if known.
+    /// Number of prompts that the backend offers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompts: Option<i32>,
+    /// Number of resources that the backend offers, without resource templates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<i32>,
+    /// The last error of the backend, or why the backend cannot be used. Absent without an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
@@ -78,4 +93,47 @@ pub enum ObservedBackendState {
     Ready,
     /// The backend fails for at least one pod. Its last known items stay listed.
     Failing,
+}
+
+/// Health of a backend. The order is from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ObservedHealth {
+    /// The backend has not answered any pod yet.
+    Unknown,
+    /// The backend answered the last health check of each pod that knows it.
+    Healthy,
+    /// The backend has failed recently, or rejects the requests of a gateway, or a circuit breaker is not closed.
+    Degraded,
+    /// The backend has failed repeatedly.
+    Unavailable,
+}
+
+impl From<Health> for ObservedHealth {
+    fn from(health: Health) -> Self {
+        match health {
+            Health::Unknown => Self::Unknown,
+            Health::Healthy => Self::Healthy,
+            Health::Degraded => Self::Degraded,
+            Health::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// State of a backend's circuit breaker. A gateway that tries one call from time to time reports `halfOpen` on its `/status`; here the
+/// breaker is still open, so that the trials of an unavailable backend do not change the object again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ObservedBreaker {
+    /// Calls go through to the backend.
+    Closed,
+    /// Calls fail without being sent, except for trial calls. A trial call that succeeds closes the breaker.
+    Open,
+}
+
+impl From<Breaker> for ObservedBreaker {
+    fn from(breaker: Breaker) -> Self {
+        match breaker {
+            Breaker::Closed => Self::Closed,
+            Breaker::HalfOpen | Breaker::Open => Self::Open,
+        }
+    }
 }

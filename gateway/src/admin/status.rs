@@ -5,11 +5,11 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
 use vmcp_crds::status::{
-    BackendState, BackendStatus, GatewayStatus, Health, SessionStoreStatus, TokenIssuerStatus,
+    BackendState, BackendStatus, Breaker, GatewayStatus, Health, SessionStoreStatus, TokenIssuerStatus,
 };
 
 use super::{Admin, respond, text as plain};
-use crate::backend::{BackendError, ListKind};
+use crate::backend::{BackendError, BreakerState, ListKind};
 use crate::catalog::DiscoveryState;
 use crate::runtime::truncate;
 
@@ -53,25 +53,24 @@ impl Admin {
     fn collect(&self) -> GatewayStatus {
         let snapshot = self.core.catalog().snapshot();
         let store_error = self.sessions.store_error();
-        let backend =
-            |(name, state): (crate::config::BackendName, std::sync::Arc<DiscoveryState>)| BackendStatus {
+        let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<DiscoveryState>)| {
+            let running = self.core.catalog().backend(name.as_str());
+            BackendStatus {
                 name: name.to_string(),
                 state: state_of(&state),
                 health: self.core.catalog().health(&name),
+                breaker: running.as_ref().map(|backend| breaker_of(backend.breaker())),
                 tools: offered(&state, ListKind::Tools),
                 prompts: offered(&state, ListKind::Prompts),
                 resources: offered(&state, ListKind::Resources),
                 resource_templates: offered(&state, ListKind::Templates),
-                needs_affinity: self
-                    .core
-                    .catalog()
-                    .backend(name.as_str())
-                    .is_some_and(|backend| backend.needs_affinity()),
+                needs_affinity: running.is_some_and(|backend| backend.needs_affinity()),
                 error: state
                     .error
                     .as_ref()
                     .map(|error| truncate::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
-            };
+            }
+        };
         let mut warnings = snapshot.warnings.to_lines();
         let backends = self.core.catalog().backends();
         let single = backends.iter().filter(|backend| backend.has_single_session());
@@ -122,6 +121,14 @@ fn state_of(state: &DiscoveryState) -> BackendState {
         (_, Some(error), _) if !error.is_backend_failure() => BackendState::Failing,
         (Some(_), _, _) => BackendState::Ready,
         (None, _, _) => BackendState::Unknown,
+    }
+}
+
+fn breaker_of(state: BreakerState) -> Breaker {
+    match state {
+        BreakerState::Closed => Breaker::Closed,
+        BreakerState::HalfOpen => Breaker::HalfOpen,
+        BreakerState::Open => Breaker::Open,
     }
 }
 

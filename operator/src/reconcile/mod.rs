@@ -251,6 +251,11 @@ impl Reconciler<'_> {
                 message,
             });
         }
+        self.rejected_pod_template()
+    }
+
+    /// Validates `spec.podTemplate`, and checks it against the policy.
+    fn rejected_pod_template(&self) -> Option<RejectedSpec> {
         let template = match pod_template::parse(self.server.spec.pod_template.as_ref()?) {
             Ok(template) => template,
             Err(message) => {
@@ -260,7 +265,7 @@ impl Reconciler<'_> {
                 });
             }
         };
-        let (reason, message) = policy.check_template(&template).err()?;
+        let (reason, message) = self.context.policy.check_template(&template).err()?;
         Some(RejectedSpec { reason, message })
     }
 
@@ -280,10 +285,14 @@ impl Reconciler<'_> {
             _ => error_text.as_deref().map(ApplyFailure::ApiServer),
         };
         let no_config = String::new();
+        let rejected_pod_template = self.rejected_pod_template();
         let observed = Observed {
             server: self.server,
             rejected_spec: findings
                 .rejected_spec
+                .as_ref()
+                .map(|rejected| (rejected.reason, rejected.message.as_str())),
+            rejected_pod_template: rejected_pod_template
                 .as_ref()
                 .map(|rejected| (rejected.reason, rejected.message.as_str())),
             backends: findings.backends.as_deref(),
@@ -365,10 +374,12 @@ fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Dur
     // No watch reports what a Gateway says about a route.
     let is_route_waiting =
         route.is_some_and(|route| matches!(route.reason.as_str(), "Pending" | "NotAccepted"));
+    let storage = find(&status.conditions, condition_type::SESSION_STORAGE_READY);
+    let is_storage_unavailable = storage.is_some_and(|storage| storage.status == "False");
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
         Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => REQUEUE_DEGRADED,
-        _ if is_route_waiting => REQUEUE_DEGRADED,
+        _ if is_route_waiting || is_storage_unavailable => REQUEUE_DEGRADED,
         _ if status
             .backends
             .iter()

@@ -14,7 +14,7 @@ use crate::status_client::GatewayPod;
 const MAX_MESSAGE_CHARS: usize = 256;
 
 /// Maximum number of backends that a condition names.
-const MAX_NAMED_BACKENDS: usize = 3;
+pub(super) const MAX_NAMED_BACKENDS: usize = 3;
 
 /// One entry per backend of the group. A backend that fails for one pod is `Failing`, because it fails for that pod's clients.
 pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<ObservedBackend> {
@@ -42,7 +42,13 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
                     .take(MAX_URL)
                     .collect(),
                 state,
+                health: reports().map(|backend| backend.health.into()).max(),
+                breaker: reports()
+                    .filter_map(|backend| Some(backend.breaker?.into()))
+                    .max(),
                 tools: reports().map(|backend| to_i32(backend.tools)).max(),
+                prompts: reports().map(|backend| to_i32(backend.prompts)).max(),
+                resources: reports().map(|backend| to_i32(backend.resources)).max(),
                 message: problem
                     .or_else(|| reports().find_map(|backend| backend.error.as_deref()))
                     .map(shorten),
@@ -132,14 +138,14 @@ pub(super) fn merge_messages(
     all.into_iter().take(max).map(shorten).collect()
 }
 
-fn ready_statuses(gateways: &[GatewayPod]) -> impl Iterator<Item = &GatewayStatus> {
+pub(super) fn ready_statuses(gateways: &[GatewayPod]) -> impl Iterator<Item = &GatewayStatus> {
     gateways
         .iter()
         .filter(|gateway| gateway.ready)
         .filter_map(|gateway| gateway.status.as_ref().ok())
 }
 
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     one_line(text, MAX_MESSAGE_CHARS)
 }
 

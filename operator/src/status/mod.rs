@@ -1,6 +1,7 @@
 //! Derives the status of a virtual server, its conditions and counts, from what was observed. Pure functions.
 
 mod backends;
+mod gateway_conditions;
 mod optional;
 
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ pub struct Observed<'a> {
     pub server: &'a VirtualMCPServer,
     /// Reason and message if the spec was rejected. Nothing below was observed then.
     pub rejected_spec: Option<(&'static str, &'a str)>,
+    /// Reason and message if `spec.podTemplate` was rejected.
+    pub rejected_pod_template: Option<(&'static str, &'a str)>,
     /// The members of its group; `None` if the group does not exist.
     pub backends: Option<&'a [Backend]>,
     /// The rendered configuration, or why it cannot be rendered. Ignored without a group.
@@ -85,12 +88,21 @@ pub fn derive(
 ) -> VirtualMCPServerStatus {
     let generation = observed.server.metadata.generation;
     let assessment = assessment::assess(observed);
+    // While a prerequisite is missing, pods are not polled, and the last known values stay.
+    let polled = observed.backends.filter(|_| were_polled(observed));
+    let all = polled.map(|members| backends::summarize(members, observed.gateways));
     let updates: Vec<ConditionUpdate> = [
         Some(ready(&assessment)),
         progress(&assessment),
         group_ref(observed),
         config(observed),
         secrets(observed),
+        polled
+            .zip(all.as_deref())
+            .map(|(members, all)| gateway_conditions::backends_discovered(members, all, observed.gateways)),
+        polled.and_then(|members| gateway_conditions::backend_needs_affinity(members, observed.gateways)),
+        pod_template(observed),
+        polled.and_then(|_| gateway_conditions::session_storage_ready(observed)),
         optional::http_route(observed),
         optional::service_monitor(observed),
         Some(session_storage(observed)),
@@ -103,22 +115,22 @@ pub fn derive(
         .and_then(|deployment| deployment.status.as_ref());
     let mut conditions = merge(&old.conditions, &updates, generation, now);
     conditions.extend(optional::unreached(observed, &old.conditions));
+    if polled.is_none() {
+        conditions.extend(gateway_conditions::last_known(&old.conditions));
+    }
     let mut status = VirtualMCPServerStatus {
         observed_generation: generation,
         conditions,
         url: Some(names::url(observed.server)),
         replicas: Some(counts.and_then(|counts| counts.replicas).unwrap_or(0)),
         selector: Some(labels::selector_text(observed.server)),
-        // While a prerequisite is missing, pods are not polled, and the last known values stay.
         backend_count: old.backend_count,
         tool_count: old.tool_count,
         backends: old.backends.clone(),
         conflicts: old.conflicts.clone(),
         faults: old.faults.clone(),
     };
-    let were_polled = observed.apply_failure.is_none() && matches!(observed.secrets, SecretsState::Resolved);
-    if let Some(members) = observed.backends.filter(|_| were_polled) {
-        let all = backends::summarize(members, observed.gateways);
+    if let Some(all) = all {
         status.backend_count = Some(backends::count_ready(&all));
         status.backends = backends::truncate(all);
         status.tool_count = Some(backends::count_tools(observed.gateways));
@@ -127,6 +139,11 @@ pub fn derive(
         status.faults = backends::merge_messages(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.faults);
     }
     status
+}
+
+/// Whether the reconcile got as far as asking the pods for their status.
+fn were_polled(observed: &Observed<'_>) -> bool {
+    observed.apply_failure.is_none() && matches!(observed.secrets, SecretsState::Resolved)
 }
 
 fn ready(assessment: &Assessment) -> ConditionUpdate {
@@ -219,6 +236,20 @@ fn secrets(observed: &Observed<'_>) -> Option<ConditionUpdate> {
         status: Some(status),
         reason,
         message,
+    })
+}
+
+fn pod_template(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    observed.server.spec.pod_template.as_ref()?;
+    let (status, reason, message) = match observed.rejected_pod_template {
+        Some((reason, message)) => (false, reason, message),
+        None => (true, "PodTemplateValid", "spec.podTemplate is accepted"),
+    };
+    Some(ConditionUpdate {
+        type_: condition_type::POD_TEMPLATE_VALID,
+        status: Some(status),
+        reason,
+        message: message.to_owned(),
     })
 }
 

@@ -2,7 +2,7 @@ use serde_json::{Value as Json, json};
 use vmcp_crds::condition::find;
 use vmcp_crds::config::BackendConfig;
 use vmcp_crds::status::GatewayStatus;
-use vmcp_crds::v1alpha1::ObservedBackendState;
+use vmcp_crds::v1alpha1::{ObservedBackendState, ObservedBreaker, ObservedHealth};
 
 use super::*;
 use crate::desired::SecretProblem;
@@ -59,6 +59,7 @@ fn gateway(pod: &str, hash: &str, backends: &Json) -> GatewayPod {
 struct Fixture {
     server: VirtualMCPServer,
     rejected_spec: Option<(&'static str, &'static str)>,
+    rejected_pod_template: Option<(&'static str, &'static str)>,
     backends: Option<Vec<Backend>>,
     files: ConfigFiles,
     deployment: Option<Deployment>,
@@ -83,6 +84,7 @@ impl Fixture {
             ],
             server,
             rejected_spec: None,
+            rejected_pod_template: None,
             backends: Some(backends),
             files,
             deployment: Some(deployment(2, 2, 2, 2)),
@@ -102,6 +104,7 @@ impl Fixture {
         let observed = Observed {
             server: &self.server,
             rejected_spec: self.rejected_spec,
+            rejected_pod_template: self.rejected_pod_template,
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,
@@ -584,4 +587,163 @@ fn unreached_route_keeps_its_condition() {
     fixture.http_route = Some(OptionalChild::NotWanted);
     let conditions = fixture.status().conditions;
     assert!(find(&conditions, condition_type::HTTP_ROUTE_READY).is_none());
+}
+
+/// A fixture in which the two pods report these states of the backend `time`.
+fn reporting(first: &Json, second: &Json) -> Fixture {
+    let mut fixture = Fixture::ready();
+    let hash = fixture.files.hot_hash.clone();
+    fixture.gateways = vec![
+        gateway("a", &hash, &json!([first])),
+        gateway("b", &hash, &json!([second])),
+    ];
+    fixture
+}
+
+// The worst health and breaker, and the largest counts, of all pods.
+#[test]
+fn health_breaker_and_counts_are_merged() {
+    let first = json!({
+        "name": "time", "state": "ready", "tools": 5, "prompts": 2, "resources": 1, "health": "healthy", "breaker": "closed",
+    });
+    let mut second = first.clone();
+    let backend = |second: &Json| reporting(&first, second).status().backends.remove(0);
+    let good = backend(&second);
+    assert_eq!(good.health, Some(ObservedHealth::Healthy));
+    assert_eq!(good.breaker, Some(ObservedBreaker::Closed));
+    assert_eq!((good.prompts, good.resources), (Some(2), Some(1)));
+    second["health"] = json!("degraded");
+    second["breaker"] = json!("open");
+    second["resources"] = json!(3);
+    let bad = backend(&second);
+    assert_eq!(bad.health, Some(ObservedHealth::Degraded));
+    assert_eq!(bad.breaker, Some(ObservedBreaker::Open));
+    assert_eq!(bad.resources, Some(3));
+    second["breaker"] = json!("halfOpen");
+    assert_eq!(backend(&second), bad, "a trial call changes nothing");
+    second["health"] = json!("unavailable");
+    assert_eq!(backend(&second).health, Some(ObservedHealth::Unavailable));
+}
+
+#[test]
+fn unreported_health_and_breaker_are_absent() {
+    let mut fixture = Fixture::ready();
+    assert_eq!(fixture.status().backends[0].breaker, None);
+    fixture.gateways.clear();
+    let backend = fixture.status().backends.remove(0);
+    assert_eq!((backend.health, backend.breaker), (None, None));
+    assert_eq!((backend.prompts, backend.resources), (None, None));
+}
+
+#[test]
+fn backends_are_discovered_when_all_are_ready() {
+    let type_ = "BackendsDiscovered";
+    let mut fixture = Fixture::ready();
+    assert_condition(&fixture.status(), type_, Some(("True", "AllBackendsReady")));
+    // A backend that is left out of the configuration does not count.
+    fixture.backends.as_mut().unwrap().push(Backend {
+        problem: Some("spec.prefix: has no effect".to_owned()),
+        ..backend("zoo", "http://zoo/mcp")
+    });
+    assert_condition(&fixture.status(), type_, Some(("True", "AllBackendsReady")));
+    let other = backend("weather", "http://weather/mcp");
+    fixture.backends.as_mut().unwrap().push(other);
+    let pending = fixture.status();
+    assert_condition(&pending, type_, Some(("Unknown", "DiscoveryPending")));
+    let message = &find(&pending.conditions, type_).unwrap().message;
+    assert_eq!(message, "1 of 2 backends not discovered yet: weather");
+    fixture.gateways.clear();
+    assert_condition(&fixture.status(), type_, Some(("Unknown", "AwaitingGateways")));
+}
+
+#[test]
+fn failing_backend_is_named_and_server_stays_ready() {
+    let failing =
+        json!({"name": "time", "state": "failing", "tools": 0, "error": "it refused the connection"});
+    let status = reporting(&json!({"name": "time", "state": "ready", "tools": 1}), &failing).status();
+    assert_condition(&status, "BackendsDiscovered", Some(("False", "BackendsFailing")));
+    assert_condition(&status, "Ready", Some(("True", "Serving")));
+    let message = &find(&status.conditions, "BackendsDiscovered").unwrap().message;
+    let expected = "1 of 1 backends failing: time (time: it refused the connection); check";
+    assert!(message.starts_with(expected), "{message}");
+}
+
+#[test]
+fn backend_that_loses_sessions_needs_affinity() {
+    let type_ = "BackendNeedsAffinity";
+    let ready = json!({"name": "time", "state": "ready", "tools": 1});
+    let mut losing = ready.clone();
+    losing["needsAffinity"] = json!(true);
+    assert_condition(
+        &reporting(&ready, &ready).status(),
+        type_,
+        Some(("False", "SessionsKept")),
+    );
+    let status = reporting(&ready, &losing).status();
+    assert_condition(&status, type_, Some(("True", "BackendLosesSessions")));
+    let message = &find(&status.conditions, type_).unwrap().message;
+    assert!(message.contains("repeatedly: time."), "{message}");
+    let mut fixture = Fixture::ready();
+    fixture.gateways.clear();
+    assert_condition(&fixture.status(), type_, None);
+}
+
+#[test]
+fn unreachable_redis_is_named_by_condition() {
+    let type_ = "SessionStorageReady";
+    let mut fixture = Fixture::ready();
+    assert_condition(
+        &fixture.status(),
+        type_,
+        Some(("True", "SessionStorageAvailable")),
+    );
+    // A pod may be unready because of Redis.
+    fixture.gateways[1].ready = false;
+    let store = &mut fixture.gateways[1].status.as_mut().unwrap().session_store;
+    store.available = false;
+    store.error = Some("connection refused".to_owned());
+    let status = fixture.status();
+    assert_condition(&status, type_, Some(("False", "SessionStorageUnavailable")));
+    let message = &find(&status.conditions, type_).unwrap().message;
+    assert!(
+        message.starts_with("b cannot use Redis: connection refused; check"),
+        "{message}"
+    );
+    fixture.gateways.clear();
+    assert_condition(&fixture.status(), type_, Some(("Unknown", "AwaitingGateways")));
+    fixture.server = server(&json!({"provider": "memory"}));
+    assert_condition(&fixture.status(), type_, None);
+}
+
+#[test]
+fn unpolled_pods_keep_their_conditions() {
+    let failing = json!({"name": "time", "state": "failing", "tools": 0, "needsAffinity": true});
+    let mut fixture = reporting(&failing, &failing);
+    fixture.old = fixture.status();
+    fixture.gateways.clear();
+    fixture.backends = None;
+    let status = fixture.status_with(SecretsState::Unknown, None);
+    for type_ in [
+        "BackendsDiscovered",
+        "BackendNeedsAffinity",
+        "SessionStorageReady",
+    ] {
+        assert_eq!(
+            find(&status.conditions, type_),
+            find(&fixture.old.conditions, type_)
+        );
+        assert!(find(&status.conditions, type_).is_some(), "{type_}");
+    }
+}
+
+#[test]
+fn pod_template_has_its_own_condition() {
+    let type_ = "PodTemplateValid";
+    let mut fixture = Fixture::ready();
+    assert_condition(&fixture.status(), type_, None);
+    let template = json!({"spec": {"priorityClassName": "high"}});
+    fixture.server.spec.pod_template = serde_json::from_value(template).unwrap();
+    assert_condition(&fixture.status(), type_, Some(("True", "PodTemplateValid")));
+    fixture.rejected_pod_template = Some(("PodTemplateInvalid", "spec.podTemplate.spec.hostNetwork: no"));
+    assert_condition(&fixture.status(), type_, Some(("False", "PodTemplateInvalid")));
 }

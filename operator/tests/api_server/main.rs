@@ -14,6 +14,7 @@ mod election;
 mod endpoint;
 mod fake_gateway;
 mod foreign_objects;
+mod gateway_conditions;
 mod groups;
 mod harness;
 mod hot_config;

@@ -194,6 +194,9 @@ async fn breaking_pod_template_is_rejected_with_field() {
     ] {
         harness.apply_server(json!({"podTemplate": template})).await;
         harness
+            .wait_for_condition("PodTemplateValid", "False", "PodTemplateInvalid")
+            .await;
+        harness
             .wait_for(
                 &format!("the condition names {field}"),
                 "x",
@@ -208,6 +211,12 @@ async fn breaking_pod_template_is_rejected_with_field() {
     }
     let after: Deployment = harness.wait_for_object("vmcp-x").await;
     assert_eq!(after.spec, before.spec);
+    harness
+        .apply_server(json!({"podTemplate": {"spec": {"priorityClassName": "high"}}}))
+        .await;
+    harness
+        .wait_for_condition("PodTemplateValid", "True", "PodTemplateValid")
+        .await;
 }
 
 // The policy on images and Secrets also holds for a pod template.
@@ -234,5 +243,8 @@ async fn policy_holds_for_pod_template() {
     ] {
         harness.apply_server(json!({"podTemplate": template})).await;
         harness.wait_for_condition("ConfigValid", "False", reason).await;
+        harness
+            .wait_for_condition("PodTemplateValid", "False", reason)
+            .await;
     }
 }

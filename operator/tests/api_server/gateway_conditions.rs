@@ -1,0 +1,89 @@
+//! Conditions and backend states that are derived from the reports of gateway pods.
+
+use serde_json::json;
+use vmcp_crds::v1alpha1::{ObservedBreaker, ObservedHealth, VirtualMCPServer};
+use vmcp_external::requires;
+
+use crate::fake_gateway::FakeGateway;
+use crate::harness::Harness;
+use crate::hot_config::rendered_hash;
+
+#[requires(api_server)]
+#[tokio::test]
+async fn reports_on_backends_become_conditions() {
+    let harness = Harness::start("discovery").await;
+    harness.apply_group(&["time"]).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("BackendsDiscovered", "Unknown", "AwaitingGateways")
+        .await;
+    let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
+    harness.roll_out(&[&gateway]).await;
+    harness
+        .wait_for_condition("BackendsDiscovered", "Unknown", "DiscoveryPending")
+        .await;
+    harness
+        .wait_for_condition("BackendNeedsAffinity", "False", "SessionsKept")
+        .await;
+
+    gateway.report(
+        "backends",
+        json!([{
+            "name": "time", "state": "failing", "health": "unavailable", "breaker": "open", "tools": 3, "prompts": 2, "resources": 1,
+            "needsAffinity": true, "error": "it refused the connection",
+        }]),
+    );
+    harness.reconcile().await;
+    harness
+        .wait_for_condition("BackendsDiscovered", "False", "BackendsFailing")
+        .await;
+    harness
+        .wait_for_condition("BackendNeedsAffinity", "True", "BackendLosesSessions")
+        .await;
+    harness.wait_for_condition("Ready", "True", "Serving").await;
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
+    let backend = server.status.unwrap().backends.remove(0);
+    assert_eq!(backend.health, Some(ObservedHealth::Unavailable));
+    assert_eq!(backend.breaker, Some(ObservedBreaker::Open));
+    assert_eq!(
+        (backend.tools, backend.prompts, backend.resources),
+        (Some(3), Some(2), Some(1))
+    );
+    assert_eq!(backend.message.as_deref(), Some("it refused the connection"));
+
+    gateway.report(
+        "backends",
+        json!([{"name": "time", "state": "ready", "tools": 3}]),
+    );
+    harness.reconcile().await;
+    harness
+        .wait_for_condition("BackendsDiscovered", "True", "AllBackendsReady")
+        .await;
+}
+
+#[requires(api_server)]
+#[tokio::test]
+async fn unreachable_redis_becomes_a_condition() {
+    let harness = Harness::start("store").await;
+    harness.apply_group(&[]).await;
+    harness
+        .apply_server(json!({"sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
+        .await;
+    harness
+        .wait_for_condition("SessionStorageReady", "Unknown", "AwaitingGateways")
+        .await;
+    let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
+    gateway.report(
+        "sessionStore",
+        json!({"provider": "redis", "available": false, "error": "connection refused"}),
+    );
+    harness.roll_out(&[&gateway]).await;
+    harness
+        .wait_for_condition("SessionStorageReady", "False", "SessionStorageUnavailable")
+        .await;
+    gateway.report("sessionStore", json!({"provider": "redis", "available": true}));
+    harness.reconcile().await;
+    harness
+        .wait_for_condition("SessionStorageReady", "True", "SessionStorageAvailable")
+        .await;
+}
