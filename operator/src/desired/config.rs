@@ -36,6 +36,8 @@ pub struct ConfigFiles {
     pub hot: String,
     /// The parts of the hot file. A text that fits into one ConfigMap is one part.
     pub hot_parts: Vec<String>,
+    /// Whether the pods have places for several parts. A missing Secret does not matter: it must not replace pods.
+    pub may_be_split: bool,
     /// [`config_hash`] of the hot file.
     pub hot_hash: String,
     /// The longest time limit of a call to one of the backends.
@@ -77,6 +79,7 @@ pub fn config_files(
     let startup = startup(server);
     let hot = hot(server, backends);
     check(server, &startup, &hot)?;
+    let may_be_split = may_be_split(backends, &hot)?;
     let longest_call = longest_call(backends);
     let startup = serde_yaml::to_string(&startup)?;
     let hot = serde_yaml::to_string(&hot)?;
@@ -89,6 +92,7 @@ pub fn config_files(
         hot_hash: config_hash(&hot),
         hot,
         hot_parts,
+        may_be_split,
         longest_call,
     })
 }
@@ -184,6 +188,16 @@ fn longest_call(backends: &[Backend]) -> Duration {
         of_tools.chain([&config.timeouts.call])
     });
     limits.max().copied().unwrap_or(Duration::from_secs(0))
+}
+
+/// Whether the hot file needs several parts with all backends that have a valid spec. `hot` has only those whose Secrets exist, too.
+fn may_be_split(backends: &[Backend], hot: &HotConfig) -> Result<bool, serde_yaml::Error> {
+    let valid = backends.iter().filter(|backend| backend.problem.is_none());
+    let with_all = HotConfig {
+        backends: valid.map(|backend| backend.config.clone()).collect(),
+        ..hot.clone()
+    };
+    Ok(serde_yaml::to_string(&with_all)?.len() > MAX_PART_BYTES)
 }
 
 pub(super) fn hot(server: &VirtualMCPServer, backends: &[Backend]) -> HotConfig {

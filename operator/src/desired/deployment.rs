@@ -199,14 +199,14 @@ pub(super) fn listener_tls(server: &VirtualMCPServer) -> Option<ListenerTls> {
         .map(|_| ListenerTls { cert_file, key_file })
 }
 
-/// The volume with the hot configuration. With several parts it has places for all parts that may come, so that their number can change
+/// The volume with the hot configuration. Where there may be several parts, it has places for all parts that may come, so that their number can change
 /// without new pods.
 fn backends_volume(server: &VirtualMCPServer, files: &ConfigFiles) -> Volume {
     let mut volume = Volume {
         name: "backends".to_owned(),
         ..Volume::default()
     };
-    if files.hot_parts.len() == 1 {
+    if !files.may_be_split {
         volume.config_map = Some(ConfigMapVolumeSource {
             name: names::hot_config(server, 0),
             ..ConfigMapVolumeSource::default()

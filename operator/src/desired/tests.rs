@@ -721,6 +721,35 @@ fn large_configuration_is_split_over_config_maps() {
     assert!(volume(&rendered(&redis(), 1)).config_map.is_some());
 }
 
+// A backend that is left out for a missing Secret makes the file small enough for one part. The pod template stays as it is.
+#[test]
+fn missing_secret_near_one_megabyte_keeps_pods() {
+    let server = server(&redis());
+    let template = |backends: &[Backend]| {
+        let files = config_files(&server, backends).unwrap();
+        let inputs = Inputs {
+            files: &files,
+            default_image: "vmcp-gateway:test",
+            password_mac: None,
+            ca_bundle_mac: None,
+            secret_files: &[],
+            expected_replicas: 1,
+        };
+        (children(&server, &inputs).deployment, files.hot_parts.len())
+    };
+    let mut backends = many_backends(2);
+    let (before, parts) = template(&backends);
+    assert!(parts > 1);
+    for backend in &mut backends[10..] {
+        backend.secret_problem = Some(SecretProblem {
+            reason: "SecretNotFound",
+            message: "spec.headers: there is no Secret a".to_owned(),
+        });
+    }
+    let (after, parts) = template(&backends);
+    assert_eq!((after, parts), (before, 1));
+}
+
 #[test]
 fn too_many_backends_for_all_config_maps_are_rejected() {
     let problem = config_files(&server(&redis()), &many_backends(17))
