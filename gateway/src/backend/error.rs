@@ -6,6 +6,7 @@ use http::header::{DATE, LOCATION, RETRY_AFTER};
 use http::{HeaderValue, Response, Uri};
 use serde::Deserialize;
 
+use super::request_headers::RequestHeaders;
 use crate::runtime::truncate;
 use crate::runtime::truncate::MAX_ERROR_BYTES;
 
@@ -115,7 +116,7 @@ pub enum BackendError {
     JsonRpc {
         /// The JSON-RPC error code.
         code: i64,
-        /// The backend's error message, unmodified.
+        /// The backend's error message, cut short and without the values of configured headers.
         message: String,
     },
 }
@@ -174,8 +175,8 @@ impl BackendError {
     }
 
     /// Adds the error text in `body` to a status, if the body is JSON with a text in one of the usual fields. Text about credentials may
-    /// repeat them, so it is not taken.
-    pub(super) fn with_detail_of(self, body: &[u8]) -> Self {
+    /// repeat them, so it is not taken. In other text the values of `sent` are hidden.
+    pub(super) fn with_detail_of(self, body: &[u8], sent: &RequestHeaders) -> Self {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Body {
@@ -200,6 +201,8 @@ impl BackendError {
         match serde_json::from_slice(body) {
             Ok(Body::Protocol { error: text } | Body::Plain(text)) => {
                 let (ErrorText::Text(text) | ErrorText::Object { message: text }) = text;
+                // The start of a value that is cut off would not be found.
+                let text = sent.hide_values(&text);
                 let text = truncate::head(&text, MAX_DETAIL_BYTES);
                 let text = text.replace(char::is_control, " ");
                 Self::Status {
@@ -208,6 +211,22 @@ impl BackendError {
                 }
             }
             Err(_) => self,
+        }
+    }
+
+    /// Hides the values of `sent` in the text that the backend may have written.
+    pub(super) fn hide_values(self, sent: &RequestHeaders) -> Self {
+        match self {
+            Self::Unreachable(text) => Self::Unreachable(sent.hide_values(&text)),
+            Self::Broken(text) => Self::Broken(sent.hide_values(&text)),
+            Self::NotProcessed(text) => Self::NotProcessed(sent.hide_values(&text)),
+            Self::Redirected(text) => Self::Redirected(sent.hide_values(&text)),
+            Self::Invalid(text) => Self::Invalid(sent.hide_values(&text)),
+            Self::JsonRpc { code, message } => Self::JsonRpc {
+                code,
+                message: sent.hide_values(&message),
+            },
+            other => other,
         }
     }
 
@@ -397,7 +416,7 @@ mod tests {
         ] {
             let (plain, detailed) = (
                 of(status, ("x", "y")),
-                of(status, ("x", "y")).with_detail_of(body.as_bytes()),
+                of(status, ("x", "y")).with_detail_of(body.as_bytes(), &RequestHeaders::default()),
             );
             assert_eq!(detailed.detail(), expected);
             assert_eq!(detailed.to_string(), plain.to_string(), "the logged text");
@@ -407,7 +426,7 @@ mod tests {
             );
         }
         let long = format!(r#"{{"message":"{}"}}"#, "é".repeat(1000));
-        let detailed = of(500, ("x", "y")).with_detail_of(long.as_bytes());
+        let detailed = of(500, ("x", "y")).with_detail_of(long.as_bytes(), &RequestHeaders::default());
         assert_eq!(detailed.detail().map(str::len), Some(MAX_DETAIL_BYTES));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::request_headers::RequestHeaders;
 use super::{Backend, BackendError, UpstreamSession};
 use crate::backend::http_client::SendError;
 use crate::backend::initialize_result::{InitializeResult, RawInitializeResult};
@@ -71,7 +72,8 @@ impl Backend {
                 Err(_) => attempt.close().await,
             }
             if !matches!(outcome, Err(BackendError::SessionLost)) {
-                let outcome = outcome.map_err(BackendError::for_initialize);
+                let outcome =
+                    outcome.map_err(|error| error.hide_values(&self.inner.headers.load()).for_initialize());
                 let is_single = matches!(outcome, Err(BackendError::SingleSession));
                 self.inner.has_single_session.store(is_single, Ordering::Relaxed);
                 return outcome;
@@ -175,7 +177,8 @@ impl Backend {
         method: &str,
         params: &[u8],
     ) -> Result<Box<RawValue>, BackendError> {
-        result_of(&self.ask_for_answer(session, method, params).await?)
+        let answer = self.ask_for_answer(session, method, params).await?;
+        result_of(&answer, &self.inner.headers.load())
     }
 
     /// As [`Self::ask`], but returns the whole response message.
@@ -196,7 +199,8 @@ impl Backend {
         };
         let length = self.contact().timeouts.call;
         let answer = tokio::time::timeout(length, answering).await;
-        answer.unwrap_or(Err(BackendError::Deadline(length)))
+        let answer = answer.unwrap_or(Err(BackendError::Deadline(length)));
+        answer.map_err(|error| error.hide_values(&self.inner.headers.load()))
     }
 }
 
@@ -277,7 +281,7 @@ impl Attempt {
 
     /// Reads the result of `initialize`, and records a refusal of the revision.
     fn result_of(&mut self, message: &[u8]) -> Result<Box<RawValue>, BackendError> {
-        let result = result_of(message);
+        let result = result_of(message, &self.backend.inner.headers.load());
         if let Err(BackendError::JsonRpc { code, .. }) = &result {
             let supported = supported_revisions(message);
             let is_about_it = [
@@ -322,17 +326,17 @@ fn supported_revisions(message: &[u8]) -> Vec<Revision> {
         .collect()
 }
 
-/// Returns the result in `message`.
-pub(super) fn result_of(message: &[u8]) -> Result<Box<RawValue>, BackendError> {
+/// Returns the result in `message`, the response to a request with the headers `sent`.
+pub(super) fn result_of(message: &[u8], sent: &RequestHeaders) -> Result<Box<RawValue>, BackendError> {
     let response = jsonrpc::Response::parse(message).map_err(|fault| BackendError::Invalid(fault.message))?;
     match response.outcome {
         jsonrpc::Outcome::Result(result) => Ok(result.to_owned()),
-        jsonrpc::Outcome::Error(error) => Err(refused(error)),
+        jsonrpc::Outcome::Error(error) => Err(refused(error, sent)),
     }
 }
 
-/// Converts a JSON-RPC error, with a shortened message.
-fn refused(error: &RawValue) -> BackendError {
+/// Converts a JSON-RPC error, with a shortened message in which the values of `sent` are hidden.
+fn refused(error: &RawValue, sent: &RequestHeaders) -> BackendError {
     #[derive(Deserialize)]
     struct ErrorObject {
         code: i64,
@@ -342,7 +346,7 @@ fn refused(error: &RawValue) -> BackendError {
     match serde_json::from_str::<ErrorObject>(error.get()) {
         Ok(error) => BackendError::JsonRpc {
             code: error.code,
-            message: error.message.chars().take(200).collect(),
+            message: sent.hide_values(&error.message).chars().take(200).collect(),
         },
         Err(_) => BackendError::Invalid("an error without a code".to_owned()),
     }

@@ -93,7 +93,11 @@ impl Backend {
         let read = |answer: Bytes| async move {
             self.meter()
                 .add(RECEIVE_TIME_PER_BYTE.saturating_mul(u32::try_from(answer.len()).unwrap_or(u32::MAX)));
-            let reading = self.compute(move || Page::read(&result_of(&answer)?, kind));
+            let sent = self.inner.headers.load_full();
+            let reading = self.compute(move || {
+                let page = result_of(&answer, &sent).and_then(|result| Page::read(&result, kind));
+                page.map_err(|error| error.hide_values(&sent))
+            });
             let page = reading.await;
             page.unwrap_or_else(|failed| Err(BackendError::Invalid(format!("{}: {failed}", kind.method()))))
         };

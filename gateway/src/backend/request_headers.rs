@@ -3,6 +3,7 @@
 //! Values are usually secrets. They come from the environment, from files or from the configuration, are never logged, and are read again when a file changes, as
 //! mounted Secrets do.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,12 @@ use crate::config::{ConfiguredHeader, HeaderSource};
 /// The maximum age of a value from a file. An older value is read again.
 const FILE_MAX_AGE: Duration = Duration::from_secs(1);
 
+/// The shortest value that is hidden in a backend's text, in bytes. A shorter one occurs in ordinary words, and is too short for a secret.
+const MIN_HIDDEN_BYTES: usize = 4;
+
+/// Replaces a header's value in a backend's text.
+const HIDDEN: &str = "<hidden>";
+
 /// The configured headers of one backend.
 #[derive(Debug, Default)]
 pub(super) struct RequestHeaders(Vec<HeaderValueSource>);
@@ -25,6 +32,8 @@ struct HeaderValueSource {
     header: ConfiguredHeader,
     /// The last value, and when it must be read again; `None` for a value that never changes.
     value: Mutex<Option<(HeaderValue, Option<Instant>)>>,
+    /// The value before the last change. A response to a request with it may still come.
+    previous: Mutex<Option<HeaderValue>>,
 }
 
 impl RequestHeaders {
@@ -32,6 +41,7 @@ impl RequestHeaders {
         let source = |header: &ConfiguredHeader| HeaderValueSource {
             header: header.clone(),
             value: Mutex::default(),
+            previous: Mutex::default(),
         };
         Self(headers.iter().map(source).collect())
     }
@@ -45,6 +55,38 @@ impl RequestHeaders {
             map.insert(source.header.name.clone(), source.value().await?);
         }
         Ok(())
+    }
+
+    /// Replaces each value in `text`, a text of the backend, with `<hidden>`: a backend may repeat what it was sent. It hides the whole
+    /// value, the value without the configured prefix, and the part after a space, which follows the scheme in `Bearer <token>`.
+    pub(super) fn hide_values(&self, text: &str) -> String {
+        let known: Vec<(HeaderValue, &str)> = self
+            .0
+            .iter()
+            .flat_map(|source| {
+                let values = source
+                    .known()
+                    .map(|(value, _)| value)
+                    .into_iter()
+                    .chain(source.previous());
+                values.map(|value| (value, source.header.prefix.as_str()))
+            })
+            .collect();
+        let mut hidden: Vec<Cow<'_, str>> = Vec::new();
+        for (value, prefix) in &known {
+            let whole = String::from_utf8_lossy(value.as_bytes());
+            let bare = whole.strip_prefix(prefix).unwrap_or(&whole).trim().to_owned();
+            let credentials = bare
+                .split_once(' ')
+                .map(|(_, credentials)| credentials.trim().to_owned());
+            hidden.extend(credentials.map(Cow::Owned));
+            hidden.extend([Cow::Owned(bare), whole]);
+        }
+        hidden.retain(|value| value.len() >= MIN_HIDDEN_BYTES);
+        // A value may contain another one.
+        hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        let hide = |text: String, value: &Cow<'_, str>| text.replace(&**value, HIDDEN);
+        hidden.iter().fold(text.to_owned(), hide)
     }
 }
 
@@ -77,12 +119,24 @@ impl HeaderValueSource {
             }
             (Err(reason), None) => return Err(self.missing(&reason)),
         };
+        if let Some((before, _)) = self.known()
+            && before != value
+        {
+            *self.previous.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        }
         *self.value.lock().unwrap_or_else(PoisonError::into_inner) = Some((value.clone(), due));
         Ok(value)
     }
 
     fn known(&self) -> Option<(HeaderValue, Option<Instant>)> {
         self.value.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn previous(&self) -> Option<HeaderValue> {
+        self.previous
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     fn header_value(&self, text: &str) -> Result<HeaderValue, String> {
@@ -133,6 +187,37 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         tokio::time::advance(FILE_MAX_AGE).await;
         assert_eq!(value(&headers).await.unwrap(), "Bearer two");
+    }
+
+    // A value is hidden with and without its prefix or scheme, also for a while after a change. Short values stay.
+    #[tokio::test]
+    async fn header_value_is_hidden_in_backend_text() {
+        let file = std::env::temp_dir().join(format!("vmcp-header-{:x}", crate::runtime::random::u64()));
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let headers = from_file(&file, "Bearer ");
+        value(&headers).await.unwrap();
+        let text = "invalid key s3cret in \"Bearer s3cret\"";
+        assert_eq!(headers.hide_values(text), "invalid key <hidden> in \"<hidden>\"");
+        tokio::time::pause();
+        std::fs::write(&file, "s3cret-2").unwrap();
+        tokio::time::advance(FILE_MAX_AGE).await;
+        value(&headers).await.unwrap();
+        assert_eq!(
+            headers.hide_values("s3cret, then s3cret-2"),
+            "<hidden>, then <hidden>"
+        );
+        let whole = from_file(&file, "");
+        for (content, text, expected) in [
+            ("Basic dTpw", "no user dTpw", "no user <hidden>"),
+            ("abc", "abc is no key", "abc is no key"),
+            ("four", "four is no key", "<hidden> is no key"),
+        ] {
+            std::fs::write(&file, content).unwrap();
+            tokio::time::advance(FILE_MAX_AGE).await;
+            value(&whole).await.unwrap();
+            assert_eq!(whole.hide_values(text), expected);
+        }
+        std::fs::remove_file(&file).unwrap();
     }
 
     #[tokio::test]

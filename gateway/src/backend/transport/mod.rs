@@ -83,11 +83,12 @@ impl Backend {
         message: Bytes,
         id: &RawValue,
     ) -> Result<BackendResponse, BackendError> {
-        match &self.inner.transport {
+        let called = match &self.inner.transport {
             Transport::StreamableHttp => self.call_over_http(session, message, id).await,
             // Boxed: the state of this future must not enlarge that of the common case.
             Transport::HttpSse(_) => Box::pin(self.call_over_sse(session, message, id)).await,
-        }
+        };
+        called.map_err(|error| error.hide_values(&self.inner.headers.load()))
     }
 
     /// Sends the notification or response `message`.
@@ -95,10 +96,11 @@ impl Backend {
     /// # Errors
     /// When the backend does not accept it. [`BackendError::SessionLost`] means that the backend no longer knows the session.
     pub async fn notify(&self, session: &UpstreamSession, message: Bytes) -> Result<(), BackendError> {
-        match &self.inner.transport {
+        let sent = match &self.inner.transport {
             Transport::StreamableHttp => self.notify_over_http(session, message).await,
             Transport::HttpSse(_) => self.notify_over_sse(session, message).await,
-        }
+        };
+        sent.map_err(|error| error.hide_values(&self.inner.headers.load()))
     }
 
     /// Deletes the session at the backend. A backend without deletion responds with 405, which counts as success.

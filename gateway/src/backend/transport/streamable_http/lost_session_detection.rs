@@ -38,10 +38,11 @@ impl Backend {
         let status = response.status();
         let error = BackendError::from_response(&response);
         if !status.is_client_error() {
-            return Err(with_detail(error, response.into_body()).await);
+            let body = read_error_body(response.into_body()).await;
+            return Err(error.with_detail_of(&body, &self.inner.headers.load()));
         }
         let body = read_error_body(response.into_body()).await;
-        let error = error.with_detail_of(&body);
+        let error = error.with_detail_of(&body, &self.inner.headers.load());
         let code = error_code(&body);
         let answer = code.and_then(|_| response_reader::check(body, id).ok());
         let Some(answer) = answer else {
@@ -83,11 +84,6 @@ impl Backend {
         let lost = tokio::time::timeout(SESSION_CHECK_DEADLINE, pinging).await;
         matches!(lost, Ok(Ok(true)))
     }
-}
-
-/// Adds the error text of the body, if the body arrives soon.
-async fn with_detail(error: BackendError, body: UpstreamBody) -> BackendError {
-    error.with_detail_of(&read_error_body(body).await)
 }
 
 /// Reads the body of an error response; empty if it does not arrive in time.

@@ -135,7 +135,9 @@ impl Backend {
         if !has_answer(&response) {
             let (status, error) = (response.status(), BackendError::from_response(&response));
             let body = read_error_body(response.into_body()).await;
-            let error = error.with_detail_of(&body).for_initialize();
+            let error = error
+                .with_detail_of(&body, &self.inner.headers.load())
+                .for_initialize();
             if status == StatusCode::BAD_REQUEST && error != BackendError::SingleSession {
                 attempt.note_refusal(&body);
             }
