@@ -106,7 +106,7 @@ impl ValueMac {
 }
 
 /// Reads the Secrets and ConfigMaps that `server` and `backends` refer to, and creates or rotates the session keys. A backend whose values
-/// cannot be used is marked.
+/// cannot be used is marked. With `has_deployment`, created keys replace lost ones.
 ///
 /// # Errors
 /// When the API server rejects a request or does not answer.
@@ -115,9 +115,10 @@ pub async fn secrets(
     server: &VirtualMCPServer,
     backends: &mut [Backend],
     cache: &mut ReadCache,
+    has_deployment: bool,
     now: Timestamp,
 ) -> Result<SecretResolution, Error> {
-    let ensured = session_keys::ensure(reader.client, server, reader.policy, now).await?;
+    let ensured = session_keys::ensure(reader.client, server, reader.policy, has_deployment, now).await?;
     let (keys, key_change, warning) = match ensured {
         SessionKeySecret::Ready {
             keys,
@@ -209,7 +210,7 @@ fn resolve(
     files.sort_by(|a, b| a.path.cmp(&b.path));
     let mounted: Vec<&SecretFile> = files.iter().chain(&certificate).collect();
     let mounts_mac =
-        (!mounted.is_empty() || keys.were_rotated).then(|| mounts_mac(&keys.current, &mounted, values));
+        (!mounted.is_empty() || keys.were_changed).then(|| mounts_mac(&keys.current, &mounted, values));
     Ok(ResolvedSecrets {
         keys,
         key_change: None,

@@ -41,8 +41,8 @@ pub struct SessionKeySet {
     pub current: SessionKey,
     /// The key that signed them before the last rotation.
     pub previous: Option<SessionKey>,
-    /// Whether the keys were ever rotated.
-    pub were_rotated: bool,
+    /// Whether pods may have mounted other keys: these were rotated, or replace lost ones.
+    pub were_changed: bool,
 }
 
 /// What has been done to the keys.
@@ -59,7 +59,8 @@ pub enum KeyChange {
 /// Reads the keys of `server`, creates them if there are none, and rotates them if the server's annotation asks for it.
 ///
 /// A Secret that a deleted virtual server left, or that is being deleted, is an error: sessions would be signed with a key that is
-/// gone a moment later. A Secret without a controller was provided by a user, and is used if `policy` allows it.
+/// gone a moment later. A Secret without a controller was provided by a user, and is used if `policy` allows it. With `has_deployment`, new
+/// keys replace lost ones, which pods still have.
 ///
 /// # Errors
 /// When the API server rejects a request or does not answer, the Secret has another owner or is being deleted, or no random bytes
@@ -68,6 +69,7 @@ pub async fn ensure(
     client: &Client,
     server: &VirtualMCPServer,
     policy: &Policy,
+    has_deployment: bool,
     now: Timestamp,
 ) -> Result<SessionKeySecret, Error> {
     let namespace = server.namespace().unwrap_or_default();
@@ -76,7 +78,10 @@ pub async fn ensure(
     if let Some(secret) = secrets.get(&name).await? {
         return existing(&secrets, secret, server, policy, now).await;
     }
-    match secrets.create(&new_secret(server, name.as_str())?).await {
+    match secrets
+        .create(&new_secret(server, name.as_str(), has_deployment)?)
+        .await
+    {
         Ok(secret) => Ok(read(&secret, Some(KeyChange::Created), None)),
         // Another operator created them first: use those.
         Err(conflict) if conflict.is_already_exists() => match secrets.get(&name).await? {
@@ -141,7 +146,9 @@ fn read(secret: &Secret, change: Option<KeyChange>, warning: Option<String>) -> 
             keys: SessionKeySet {
                 current,
                 previous: key(PREVIOUS),
-                were_rotated: secret.annotations().contains_key(labels::ROTATED_AT),
+                were_changed: [labels::ROTATED_AT, labels::REPLACES_LOST_KEYS]
+                    .iter()
+                    .any(|name| secret.annotations().contains_key(*name)),
             },
             change,
             warning,
@@ -154,15 +161,21 @@ fn read(secret: &Secret, change: Option<KeyChange>, warning: Option<String>) -> 
     }
 }
 
-fn new_secret(server: &VirtualMCPServer, name: &str) -> Result<Secret, Error> {
+fn new_secret(server: &VirtualMCPServer, name: &str, replaces_lost: bool) -> Result<Secret, Error> {
     let mut data = BTreeMap::new();
     for slot in [CURRENT, NEXT] {
         data.insert(slot.to_owned(), key_rotation::new_key()?);
     }
     let mut metadata = metadata(server, name.to_owned());
     // New keys answer a request to rotate them.
-    metadata.annotations = key_rotation::request(server)
-        .map(|request| BTreeMap::from([(labels::ROTATION.to_owned(), request.to_owned())]));
+    let request = key_rotation::request(server).map(|request| (labels::ROTATION, request));
+    let lost = replaces_lost.then_some((labels::REPLACES_LOST_KEYS, "true"));
+    let annotations: BTreeMap<String, String> = request
+        .into_iter()
+        .chain(lost)
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     Ok(Secret {
         metadata,
         type_: Some("Opaque".to_owned()),

@@ -35,6 +35,8 @@ pub const ROTATE_SESSION_KEYS: &str = "vmcp.dev/rotate-session-keys";
 pub const ROTATION: &str = "vmcp.dev/session-key-rotation";
 /// Annotation of the Secret with the session keys: the time of the last rotation.
 pub const ROTATED_AT: &str = "vmcp.dev/session-keys-rotated-at";
+/// Annotation of the Secret with session keys: set if they replace lost keys, which running pods may still have.
+pub const REPLACES_LOST_KEYS: &str = "vmcp.dev/replaces-lost-session-keys";
 /// Annotation of the Secret with the session keys: the last request that was refused.
 pub const REFUSED_ROTATION: &str = "vmcp.dev/refused-session-key-rotation";
 

@@ -158,8 +158,16 @@ impl Reconciler<'_> {
             stores: &self.context.stores,
         };
         let now = Timestamp::now();
-        let secrets =
-            resolve::secrets(&reader, self.server, &mut backends, &mut state.secret_reads, now).await?;
+        let has_deployment = self.deployment(state).is_some();
+        let secrets = resolve::secrets(
+            &reader,
+            self.server,
+            &mut backends,
+            &mut state.secret_reads,
+            has_deployment,
+            now,
+        )
+        .await?;
         let config = findings.config.insert(self.render(&backends));
         findings.backends = Some(backends);
         let (SecretResolution::Resolved(secrets), Ok(files)) = (findings.secrets.insert(secrets), config)

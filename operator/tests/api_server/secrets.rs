@@ -155,13 +155,20 @@ async fn session_keys_are_created_once_and_kept() {
         .await;
 }
 
+// Lost keys are created again, an Event says so, and the pods, which still have the old ones, are nudged.
 #[requires(api_server)]
 #[tokio::test]
-async fn lost_session_keys_are_recreated_with_event() {
+async fn lost_session_keys_are_recreated_and_pods_nudged() {
     let harness = Harness::start("lost-keys").await;
-    harness.apply_group(&[]).await;
+    harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
-    harness.wait_for_object::<Deployment>("vmcp-x").await;
+    let (token, hash) = (harness.status_token().await, rendered_hash(&harness).await);
+    let gateway = FakeGateway::start(&token, &hash).await;
+    harness.roll_out(&[&gateway]).await;
+    harness.settle().await;
+    let nudged = |pod: &Pod| pod.annotations().get(labels::SECRETS_MAC).cloned();
+    let pod: Pod = harness.wait_for_object(&gateway.pod).await;
+    assert_eq!(nudged(&pod), None, "the first keys need no nudge");
     let first: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
     let secrets = harness.api::<Secret>();
     secrets
@@ -180,6 +187,7 @@ async fn lost_session_keys_are_recreated_with_event() {
             .then_some(())
     })
     .await;
+    harness.wait_for("the pod is nudged", &gateway.pod, nudged).await;
 }
 
 #[requires(api_server)]
