@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use vmcp_crds::config::{BackendConfig, Duration as Span, HeaderSource, LogLevel};
+use vmcp_crds::config::{BackendConfig, Duration as Span, HeaderSource};
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::{self, Answer, Session};
 use vmcp_e2e::scripted_server::{ScriptedServer, usual};
@@ -345,56 +345,6 @@ fn backend_gets_configured_and_passed_headers_only() -> anyhow::Result<()> {
         anyhow::ensure!(headers["x-key"] == "another", "{headers}");
         Ok(())
     })?;
-    for said in [gateway.log()?, serde_json::to_string(&gateway.status(&recipe)?)?] {
-        assert!(!said.contains("s3cret"), "{said}");
-    }
-    Ok(())
-}
-
-/// A backend that repeats the value of its header in an error does not bring it into `/status`, into logs or into the gateway's own errors.
-/// What it answers to a call reaches the client unchanged.
-#[test]
-fn header_value_echoed_in_an_error_is_hidden() -> anyhow::Result<()> {
-    let server = ScriptedServer::start(|request| {
-        let sent = request.header("authorization").unwrap_or_default();
-        let key = sent.trim_start_matches("Bearer ");
-        let is_passed = request.message["params"]["arguments"]["message"] == "pass";
-        match request.method() {
-            "tools/list" if request.path.contains("broken") => {
-                Some(request.error(200, -32000, &format!("invalid key {key}")))
-            }
-            "tools/call" if is_passed => Some(request.error(200, -32000, key)),
-            "tools/call" => Some(request.error(500, -32000, &format!("invalid key {key} in {sent}"))),
-            _ => Some(usual(request)),
-        }
-    })?;
-    let broken = format!("{}/broken", server.url);
-    let mut recipe = Recipe::new(&[("fixture", &server.url), ("other", &broken)])?;
-    let token = ("BACKEND_TOKEN".to_owned(), "s3cret-token".to_owned());
-    recipe.environment.extend([token]);
-    if let Some(hot) = &mut recipe.config.hot {
-        let source = HeaderSource {
-            env: Some("BACKEND_TOKEN".to_owned()),
-            prefix: "Bearer ".to_owned(),
-            ..HeaderSource::default()
-        };
-        hot.log_level = LogLevel::Debug;
-        for backend in &mut hot.backends {
-            backend.headers = [("Authorization".to_owned(), source.clone())].into();
-        }
-    }
-    let gateway = recipe.start()?;
-    let error = wait::until("the error is reported", PATIENCE, || {
-        let backends = gateway.status(&recipe)?.backends;
-        let error = backends.into_iter().find_map(|backend| backend.error);
-        error.ok_or_else(|| anyhow::anyhow!("no error"))
-    })?;
-    assert_says(&error, &["invalid key <hidden>"]);
-    let session = Session::open(gateway.mcp)?;
-    let call = |message: &str| session.call(gateway.mcp, "fixture_echo", &json!({"message": message}));
-    let text = tool_error(&call("hi")?)?;
-    assert_says(&text, &["invalid key <hidden> in <hidden>"]);
-    assert_says(&call("pass")?.text(), &[r#""message":"s3cret-token""#]);
     for said in [gateway.log()?, serde_json::to_string(&gateway.status(&recipe)?)?] {
         assert!(!said.contains("s3cret"), "{said}");
     }

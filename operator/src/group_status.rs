@@ -90,16 +90,19 @@ impl GroupStatusWriter {
         written.retain(|group, _| {
             group.namespace.as_deref() != Some(namespace) || self.stores.groups.get(group).is_some()
         });
+        let mut result = Ok(());
         for group in groups {
             let servers = self.stores.servers.state_filter(|server| {
                 server.metadata.namespace.as_deref() == Some(namespace)
                     && server.spec.group_ref.name == group.name_any()
             });
             let members = resolve::members(&group, &self.stores);
-            self.write_status(&group, &observe(&members, &servers), written)
-                .await?;
+            let observed = observe(&members, &servers);
+            // A group whose status is refused must not keep the others from being written.
+            let outcome = self.write_status(&group, &observed, written).await;
+            result = result.and(outcome);
         }
-        Ok(())
+        result
     }
 
     async fn write_status(
@@ -226,7 +229,7 @@ fn ready(group: &MCPGroup, members: &[ObservedMember]) -> ConditionUpdate {
         (true, "MembersFound", format!("members: {}", members.len()))
     } else {
         let message = format!(
-            "members: {}, of which {} are left out: {}",
+            "members: {}, left out: {} ({})",
             members.len(),
             left_out.len(),
             named(&left_out)
@@ -327,7 +330,7 @@ mod tests {
         assert!(message.contains("spec.selector"), "{message}");
         let (status, reason, message) = ready(json!({}), &[member("a", None), member("b", Some("x"))]);
         assert_eq!((status.as_str(), reason.as_str()), ("True", "MembersFound"));
-        assert_eq!(message, "members: 2, of which 1 are left out: b");
+        assert_eq!(message, "members: 2, left out: 1 (b)");
         let (status, reason, _) = ready(json!({}), &[member("b", Some("x"))]);
         assert_eq!((status.as_str(), reason.as_str()), ("False", "NoUsableMember"));
     }

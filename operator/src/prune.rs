@@ -47,7 +47,7 @@ pub fn unused_startup_configs<'a>(
         .collect()
 }
 
-/// The ConfigMaps among `config_maps` that were a part of the hot configuration and are none of its current parts.
+/// The ConfigMaps among `config_maps` with former parts of the hot configuration.
 pub fn unused_hot_parts<'a>(
     server: &VirtualMCPServer,
     parts: &[ConfigMap],

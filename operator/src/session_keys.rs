@@ -56,7 +56,7 @@ pub enum KeyChange {
     RotationRefused(String),
 }
 
-/// Reads the keys of `server`, creates them if there are none, and rotates them if the server's annotation asks for it.
+/// Reads the keys of `server`. Creates missing keys, and rotates them if the server's annotation asks for it.
 ///
 /// A Secret that a deleted virtual server left, or that is being deleted, is an error: sessions would be signed with a key that is
 /// gone a moment later. A Secret without a controller was provided by a user, and is used if `policy` allows it. With `has_deployment`, new

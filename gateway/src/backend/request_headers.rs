@@ -1,7 +1,7 @@
 //! The configured headers of every request to a backend.
 //!
-//! Values are usually secrets. They come from the environment, from files or from the configuration, are never logged, and are read again when a file changes, as
-//! mounted Secrets do.
+//! Values are usually secrets. They come from the environment, from files or from the configuration, are never logged, and are read again
+//! when a file changes, as mounted Secrets do.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -19,6 +19,9 @@ const FILE_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The shortest value that is hidden in a backend's text, in bytes. A shorter one occurs in ordinary words, and is too short for a secret.
 const MIN_HIDDEN_BYTES: usize = 4;
+
+/// Where a backend's text is cut. No error needs more, and the search for values must not take longer for a longer text.
+const MAX_TEXT_BYTES: usize = 4096;
 
 /// Replaces a header's value in a backend's text.
 const HIDDEN: &str = "<hidden>";
@@ -58,7 +61,8 @@ impl RequestHeaders {
     }
 
     /// Replaces each value in `text`, a text of the backend, with `<hidden>`: a backend may repeat what it was sent. It hides the whole
-    /// value, the value without the configured prefix, and the part after a space, which follows the scheme in `Bearer <token>`.
+    /// value, the value without the configured prefix, and the part after a space, which follows the scheme in `Bearer <token>`. The result
+    /// has about [`MAX_TEXT_BYTES`] at most, and no part of a value at its end.
     pub(super) fn hide_values(&self, text: &str) -> String {
         let known: Vec<(HeaderValue, &str)> = self
             .0
@@ -85,8 +89,19 @@ impl RequestHeaders {
         hidden.retain(|value| value.len() >= MIN_HIDDEN_BYTES);
         // A value may contain another one.
         hidden.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        let hide = |text: String, value: &Cow<'_, str>| text.replace(&**value, HIDDEN);
-        hidden.iter().fold(text.to_owned(), hide)
+        let (mut shown, mut rest) = (String::new(), text);
+        while shown.len() < MAX_TEXT_BYTES {
+            if let Some(after) = hidden.iter().find_map(|value| rest.strip_prefix(&**value)) {
+                shown.push_str(HIDDEN);
+                rest = after;
+                continue;
+            }
+            let mut characters = rest.chars();
+            let Some(character) = characters.next() else { break };
+            shown.push(character);
+            rest = characters.as_str();
+        }
+        shown
     }
 }
 
@@ -206,6 +221,15 @@ mod tests {
             headers.hide_values("s3cret, then s3cret-2"),
             "<hidden>, then <hidden>"
         );
+        // A long text is cut, and the value at the cut is hidden as a whole.
+        let long = format!(
+            "{}s3cret-2{}",
+            "x".repeat(MAX_TEXT_BYTES - 3),
+            "y".repeat(1 << 20)
+        );
+        let cut = headers.hide_values(&long);
+        assert!(cut.ends_with("x<hidden>"), "{}", cut.len());
+        assert_eq!(cut.len(), MAX_TEXT_BYTES - 3 + HIDDEN.len());
         let whole = from_file(&file, "");
         for (content, text, expected) in [
             ("Basic dTpw", "no user dTpw", "no user <hidden>"),

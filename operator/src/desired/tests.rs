@@ -533,7 +533,7 @@ fn spec_image_overrides_default() {
     assert_eq!(image, Some(&json!("registry.example/gateway:1")));
 }
 
-// The volume depends on the references only, whatever their order, and there is none without references.
+// The volume depends on the references only, in any order. Without references it does not exist.
 #[test]
 fn secret_volume_has_every_referenced_key_once() {
     let server = server(&redis());

@@ -73,7 +73,7 @@ impl Reconciler<'_> {
         Ok(nudges_exhausted)
     }
 
-    /// Nudges the pods whose kubelet has not been told yet to mount the values with the MAC `mac`: once for each pod and change.
+    /// Nudges the pods that do not have `mac`, the MAC of the values to mount, in their annotation: once for each pod and change.
     pub(super) async fn nudge_pods_with_old_secrets(
         &self,
         state: &mut ServerState,
@@ -85,9 +85,9 @@ impl Reconciler<'_> {
         state.secret_nudges.retain(|uid, _| is_known(uid));
         for pod in &pods {
             let uid = pod.uid().unwrap_or_default();
-            let is_told = pod.annotations().get(labels::SECRETS_MAC).map(String::as_str) == Some(mac)
+            let is_nudged = pod.annotations().get(labels::SECRETS_MAC).map(String::as_str) == Some(mac)
                 || state.secret_nudges.get(&uid).map(String::as_str) == Some(mac);
-            if !is_told {
+            if !is_nudged {
                 let change = (labels::SECRETS_MAC, mac);
                 self.annotate(&pod.name_any(), &uid, SECRETS_MANAGER, change)
                     .await?;

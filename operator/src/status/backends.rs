@@ -71,7 +71,7 @@ pub(super) fn valid_config_message(members: &[Backend]) -> String {
     }
 }
 
-/// The reason and the message for backends that are left out because of a value that their specs refer to; `None` if there are none.
+/// The reason and the message for backends that are left out because of a missing or unusable Secret or ConfigMap; `None` if no backend is.
 pub(super) fn missing_secrets(members: &[Backend]) -> Option<(&'static str, String)> {
     let problems = || {
         members

@@ -7,7 +7,8 @@ use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 use vmcp_external::requires;
 
 use crate::harness::Harness;
-use crate::rejected_resources::{ENTRY, GROUP, SERVER, rejected};
+use crate::rejected_entries::rejected_entries;
+use crate::rejected_resources::{ENTRY, GROUP, SERVER, rejected_servers};
 
 /// Resources that use every kind of field, and are valid.
 fn accepted() -> Vec<(&'static str, Json)> {
@@ -151,7 +152,7 @@ async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String
 #[tokio::test]
 async fn bad_resource_is_rejected_with_field_and_message() {
     let harness = Harness::without_operator("bad").await;
-    let table = rejected();
+    let table = [rejected_servers(), rejected_entries()].concat();
     assert!(table.len() >= 40, "{}", table.len());
     let mut wrong = Vec::new();
     for (kind, spec, field, expected) in table {

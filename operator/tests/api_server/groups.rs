@@ -131,7 +131,7 @@ async fn group_status_says_who_is_left_out() {
     );
     let group = wait_for_members(&harness, "group", "MembersFound", &["odd", "time"]).await;
     let ready = group.status.unwrap().conditions.remove(0);
-    assert_eq!(ready.message, "members: 2, of which 1 are left out: odd");
+    assert_eq!(ready.message, "members: 2, left out: 1 (odd)");
 
     harness.settle().await;
     let (writes, versions) = (harness.write_count(), harness.versions().await);

@@ -24,6 +24,7 @@ mod no_writes;
 mod owned_pods;
 mod policy;
 mod process;
+mod rejected_entries;
 mod rejected_resources;
 mod replicas;
 mod secrets;

@@ -162,7 +162,7 @@ impl UpstreamSessions {
         }
     }
 
-    /// Returns the upstream session of `client` at `backend`, and opens it if there is none yet.
+    /// Returns the upstream session of `client` at `backend`. Opens it first if necessary.
     pub(super) async fn open(&self, client: &ClientSession, backend: &Backend) -> OpenOutcome {
         if backend.shares_session() {
             return Box::pin(self.shared(client, backend, None)).await;

@@ -129,7 +129,7 @@ impl ProvisionalSessions {
         }
     }
 
-    /// Whether there are none.
+    /// Whether no session is provisional.
     pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }

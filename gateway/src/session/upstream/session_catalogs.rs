@@ -389,7 +389,7 @@ impl SessionCatalogs {
         Ok(asked)
     }
 
-    /// Reads a list in the upstream session of `client`, which is opened if there is none.
+    /// Reads a list in the upstream session of `client`. Opens the session first if necessary.
     async fn list(
         &self,
         client: &ClientSession,
