@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use vmcp_crds::config::{BackendConfig, Duration as Span, HeaderSource};
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::{self, Answer, Session};
-use vmcp_e2e::scripted_server::{ScriptedServer, usual};
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
