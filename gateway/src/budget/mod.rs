@@ -174,6 +174,8 @@ struct Node {
     parent: Option<Account>,
     limit: AccountLimit,
     reserved: AtomicUsize,
+    /// The part of the reserved bytes that belongs to messages which are still being read.
+    growing: AtomicUsize,
     unread: UnreadResponses,
     /// Number of refused reservations. Only the root counts, for all accounts.
     refusals: AtomicU64,
@@ -213,6 +215,7 @@ impl Account {
                 parent,
                 limit,
                 reserved: AtomicUsize::new(0),
+                growing: AtomicUsize::new(0),
                 unread: UnreadResponses::default(),
                 refusals: AtomicU64::new(0),
                 given_up: AtomicU64::new(0),
@@ -251,6 +254,7 @@ impl Account {
         Reservation {
             account: self.clone(),
             bytes: 0,
+            growing: 0,
         }
     }
 
@@ -337,6 +341,8 @@ impl Account {
 pub struct Reservation {
     account: Account,
     bytes: usize,
+    /// The bytes that the account counts as those of a message which is still being read.
+    growing: usize,
 }
 
 impl Reservation {
@@ -362,6 +368,7 @@ impl Reservation {
             None => {
                 self.account.discharge(self.bytes - bytes);
                 self.bytes = bytes;
+                self.end_growth_above(bytes);
                 true
             }
         }
@@ -393,7 +400,7 @@ impl Reservation {
 
     /// Attaches the reservation to `bytes`. It ends when the last copy of the result is dropped.
     #[must_use]
-    pub fn hold(self, bytes: Bytes) -> Bytes {
+    pub fn hold(mut self, bytes: Bytes) -> Bytes {
         /// The owner of the bytes, which lives as long as a copy of them.
         struct Held {
             bytes: Bytes,
@@ -404,6 +411,7 @@ impl Reservation {
                 &self.bytes
             }
         }
+        self.end_growth_above(0);
         Bytes::from_owner(Held {
             bytes,
             _reservation: self,
@@ -413,6 +421,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
+        self.end_growth_above(0);
         if self.bytes > 0 {
             self.account.discharge(self.bytes);
         }

@@ -1,6 +1,6 @@
 //! The unread responses of an account, and how room is made when their clients do not read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,9 @@ const MAX_STALL: Duration = Duration::from_secs(4);
 const ROOM_TIMEOUT: Duration = Duration::from_secs(6);
 /// Time between two attempts while a reservation waits for room.
 const RETRY_INTERVAL: Duration = Duration::from_millis(10);
+/// How long a reservation waits for messages that are still being read. Within this time, one that arrives normally is complete or waits for
+/// room itself.
+const GROWTH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Divisor: the part of an account that is freed at a time, so that not every reservation has to wait.
 const FREED_PART: usize = 8;
 
@@ -29,8 +32,16 @@ pub(crate) struct UnreadResponses {
     bytes: AtomicUsize,
     /// Serves the waiting reservations in the order of arrival.
     turn: Semaphore,
-    /// Number of waiting reservations that hold a large part of the account themselves.
-    large_waiters: AtomicUsize,
+    waiters: Mutex<Waiters>,
+}
+
+/// The waiting reservations of an account.
+#[derive(Debug, Default)]
+struct Waiters {
+    /// The number of the next one.
+    next: u64,
+    /// The bytes that each holds already, by its number.
+    held: BTreeMap<u64, usize>,
 }
 
 impl Default for UnreadResponses {
@@ -39,7 +50,7 @@ impl Default for UnreadResponses {
             deliveries: Mutex::default(),
             bytes: AtomicUsize::new(0),
             turn: Semaphore::new(1),
-            large_waiters: AtomicUsize::new(0),
+            waiters: Mutex::default(),
         }
     }
 }
@@ -84,9 +95,14 @@ impl Account {
         self.node.unread.bytes.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a reservation waits for room here.
-    fn has_waiters(&self) -> bool {
-        self.node.unread.turn.available_permits() == 0
+    /// Whether messages are still being read that hold bytes here besides those of `reservation`.
+    fn has_other_growing(&self, reservation: &Reservation) -> bool {
+        self.node.growing.load(Ordering::Relaxed) > reservation.growing
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        let waiters = self.node.unread.waiters.lock();
+        waiters.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts off the responses whose clients have read nothing for the longest time, until at least `bytes` will be free.
@@ -122,33 +138,54 @@ impl Reservation {
         let account = self.account.clone();
         let has_room = match account.charge(bytes) {
             Ok(()) => true,
-            Err(full) if full.has_unread() || full.has_waiters() => Box::pin(self.wait(bytes, full)).await,
+            Err(full) if full.has_unread() || full.has_other_growing(self) => {
+                Box::pin(self.wait(bytes, full)).await
+            }
             Err(_) => false,
         };
         if has_room {
             self.bytes += bytes;
+            self.growing += bytes;
+            account
+                .self_and_parents()
+                .for_each(|account| _ = account.node.growing.fetch_add(bytes, Ordering::Relaxed));
         } else {
             account.record_refusal();
         }
         has_room
     }
 
+    /// Counts at most `bytes` as those of a message that is still being read.
+    pub(super) fn end_growth_above(&mut self, bytes: usize) {
+        let ended = self.growing.saturating_sub(bytes);
+        if ended > 0 {
+            self.growing = bytes;
+            let accounts = self.account.self_and_parents();
+            accounts.for_each(|account| _ = account.node.growing.fetch_sub(ended, Ordering::Relaxed));
+        }
+    }
+
     /// Waits until `bytes` more are charged. `full` is the account without room for them.
     ///
-    /// Unread responses free room, and so do other waiting reservations. Reservations that hold a large part of the account would
-    /// deadlock, waiting for each other. All of them except the first therefore fail.
+    /// Unread responses free room, and so do messages that are still being read: they are complete soon, or wait for room themselves. Waiting
+    /// messages would deadlock, each waiting for the others. The one that holds the most therefore fails, and a message that holds
+    /// nothing never fails instead of it.
     async fn wait(&self, bytes: usize, full: &Account) -> bool {
         let waiting = RoomWaiter::begin(full, self.bytes);
         let has_room = tokio::time::timeout(ROOM_TIMEOUT, async {
             let Some(_turn) = waiting.turn().await else {
                 return false;
             };
+            let began = Instant::now();
             loop {
                 let Err(full) = self.account.charge(bytes) else {
                     return true;
                 };
-                if !full.has_unread() && !waiting.has_other_large() {
-                    return false;
+                if !full.has_unread() {
+                    let grows = || full.has_other_growing(self) && began.elapsed() < GROWTH_TIMEOUT;
+                    if waiting.holds_most() || !(waiting.has_other_holder() || grows()) {
+                        return false;
+                    }
                 }
                 full.give_up_unread(bytes);
                 tokio::time::sleep(RETRY_INTERVAL).await;
@@ -161,52 +198,57 @@ impl Reservation {
 /// A reservation that waits for room in an account.
 struct RoomWaiter<'a> {
     account: &'a Account,
-    is_large: bool,
+    number: u64,
+    /// Number of bytes that it holds already.
+    held: usize,
 }
 
 impl<'a> RoomWaiter<'a> {
-    /// `held` is the number of bytes that the reservation has already.
     fn begin(account: &'a Account, held: usize) -> Self {
-        let is_large = held >= account.limit() / FREED_PART;
-        let large = usize::from(is_large);
-        account
-            .node
-            .unread
-            .large_waiters
-            .fetch_add(large, Ordering::Relaxed);
-        Self { account, is_large }
+        let mut waiters = account.waiters();
+        let number = waiters.next;
+        waiters.next = number.wrapping_add(1);
+        waiters.held.insert(number, held);
+        Self {
+            account,
+            number,
+            held,
+        }
     }
 
-    /// Waits for its turn to get room. `None` if it must fail so that the reservation with the turn can proceed.
+    /// Waits for its turn to get room. `None` if it must fail so that others can proceed.
     async fn turn(&self) -> Option<SemaphorePermit<'a>> {
         let mut turn = pin!(self.account.node.unread.turn.acquire());
         loop {
             tokio::select! {
                 biased;
                 turn = &mut turn => return turn.ok(),
-                () = tokio::time::sleep(RETRY_INTERVAL), if self.is_large => {}
+                () = tokio::time::sleep(RETRY_INTERVAL), if self.held > 0 => {}
             }
-            if self.is_large && !self.account.has_unread() {
+            if !self.account.has_unread() && self.holds_most() {
                 return None;
             }
         }
     }
 
-    /// Whether another large reservation waits.
-    fn has_other_large(&self) -> bool {
-        let large = self.account.node.unread.large_waiters.load(Ordering::Relaxed);
-        large > usize::from(self.is_large)
+    /// Whether others wait, and none of them holds more. Of two that hold the same, the later one counts.
+    fn holds_most(&self) -> bool {
+        let waiters = self.account.waiters();
+        let most = waiters.held.iter().map(|(number, held)| (*held, *number)).max();
+        self.held > 0 && waiters.held.len() > 1 && most == Some((self.held, self.number))
+    }
+
+    /// Whether another one that holds bytes waits.
+    fn has_other_holder(&self) -> bool {
+        let waiters = self.account.waiters();
+        let mut others = waiters.held.iter().filter(|(number, _)| **number != self.number);
+        others.any(|(_, held)| *held > 0)
     }
 }
 
 impl Drop for RoomWaiter<'_> {
     fn drop(&mut self) {
-        let large = usize::from(self.is_large);
-        self.account
-            .node
-            .unread
-            .large_waiters
-            .fetch_sub(large, Ordering::Relaxed);
+        self.account.waiters().held.remove(&self.number);
     }
 }
 
@@ -312,7 +354,40 @@ mod tests {
         );
         drop(small);
         assert_eq!(account.reserved(), 0);
-        assert_eq!(account.node.unread.large_waiters.load(Ordering::Relaxed), 0);
+        assert_eq!(account.node.growing.load(Ordering::Relaxed), 0);
+        assert!(account.waiters().held.is_empty());
+    }
+
+    /// Messages that are being read fill the account, and nothing is unread: a message that holds nothing gets room as soon as one of them
+    /// is complete, or fails because it holds the most.
+    #[tokio::test(start_paused = true)]
+    async fn small_message_waits_for_growing_ones() {
+        let account = super::super::Budget::new(4 * 100_000).backend();
+        for is_complete in [true, false] {
+            let mut growing = Vec::new();
+            for bytes in [30_000, 60_000] {
+                growing.push(account.reserve_or_wait(bytes).await.unwrap());
+            }
+            let mut largest = growing.pop().unwrap();
+            let (small, ()) = tokio::join!(account.reserve_or_wait(20_000), async {
+                tokio::time::sleep(GROWTH_TIMEOUT / 2).await;
+                assert!(is_complete || !largest.grow_or_wait(20_000).await);
+                drop(largest);
+            });
+            assert!(small.is_some());
+        }
+        // Of a message that hangs nothing is known.
+        let growing = account.reserve_or_wait(90_000).await.unwrap();
+        let began = Instant::now();
+        assert!(account.reserve_or_wait(20_000).await.is_none());
+        assert!(began.elapsed() < GROWTH_TIMEOUT + 2 * RETRY_INTERVAL);
+        // A complete one grows no more.
+        let complete = growing.hold(Bytes::from(vec![0; 90_000]));
+        let began = Instant::now();
+        assert!(account.reserve_or_wait(20_000).await.is_none());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        drop(complete);
+        assert_eq!(account.reserved(), 0);
     }
 
     /// Unread responses of several backends fill the whole budget: another backend and a request get room nevertheless.
