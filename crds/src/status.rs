@@ -51,6 +51,9 @@ pub struct SessionStoreStatus {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Why the store may drop sessions that are in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// State of the token issuer, as this gateway sees it.

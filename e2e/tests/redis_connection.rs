@@ -240,6 +240,43 @@ async fn refused_command_names_reason_and_recovers() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Redis is asked again on each new connection whether it drops sessions, and a user who may not ask gets no warning.
+#[requires(redis)]
+#[tokio::test]
+async fn policy_that_drops_sessions_is_reported() -> anyhow::Result<()> {
+    let redis = Redis::start_with(None, &["maxmemory 100mb", "maxmemory-policy allkeys-lru"])?;
+    let store = RedisStore::new(&storage(redis.address), &server("a"), Lifetimes::default())?;
+    let becomes = async |policy: Option<&str>| {
+        let started = Instant::now();
+        loop {
+            let warning = store.eviction_warning();
+            let is_wanted = match (&warning, policy) {
+                (Some(warning), Some(policy)) => warning.contains(policy),
+                (warning, policy) => warning.is_none() && policy.is_none(),
+            };
+            if is_wanted {
+                return Ok(());
+            }
+            anyhow::ensure!(
+                started.elapsed() < LIMIT,
+                "{policy:?} does not become known: {warning:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reconnect = || redis.command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    becomes(Some("allkeys-lru")).await?;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?;
+    reconnect()?;
+    becomes(None).await?;
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"])?;
+    reconnect()?;
+    becomes(Some("volatile-ttl")).await?;
+    redis.command::<()>(&["ACL", "SETUSER", "default", "-info"])?;
+    reconnect()?;
+    becomes(None).await
+}
+
 /// A loading Redis is unavailable, and its sessions are found afterwards.
 #[requires(redis)]
 #[tokio::test]

@@ -185,6 +185,10 @@ impl SessionStore for Late {
     fn provider(&self) -> &'static str {
         self.redis.provider()
     }
+
+    fn eviction_warning(&self) -> Option<String> {
+        self.redis.eviction_warning()
+    }
 }
 
 /// A session that is restored while a lookup reads it is found, and a terminated one is not.

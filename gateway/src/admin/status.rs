@@ -4,9 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
-use vmcp_crds::status::{
-    BackendState, BackendStatus, Breaker, GatewayStatus, Health, SessionStoreStatus, TokenIssuerStatus,
-};
+use vmcp_crds::status::{BackendState, BackendStatus, Breaker, GatewayStatus, Health, TokenIssuerStatus};
 
 use super::{Admin, respond, text as plain};
 use crate::backend::{BackendError, BreakerState, ListKind};
@@ -52,7 +50,6 @@ impl Admin {
 
     fn collect(&self) -> GatewayStatus {
         let snapshot = self.core.catalog().snapshot();
-        let store_error = self.sessions.store_error();
         let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<DiscoveryState>)| {
             let running = self.core.catalog().backend(name.as_str());
             BackendStatus {
@@ -95,11 +92,7 @@ impl Admin {
             hot_config_error: self.core.hot_error(),
             ready: self.is_ready(),
             draining: self.drain.is_draining(),
-            session_store: SessionStoreStatus {
-                provider: self.sessions.store_provider().to_owned(),
-                available: store_error.is_none(),
-                error: store_error,
-            },
+            session_store: self.sessions.store_status(),
             token_issuer: self.auth.issuer().map(|state| TokenIssuerStatus {
                 issuer: state.issuer,
                 keys: state.keys,

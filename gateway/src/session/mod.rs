@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use vmcp_crds::status::SessionStoreStatus;
 
 use crate::config::{ServerName, SessionLimits};
 use crate::core::{Caller as _, Core, Principal};
@@ -304,14 +305,17 @@ impl Sessions {
         });
     }
 
-    /// Error of the store's last failed operation; `None` while all operations succeed.
+    /// State of the store. The error is that of the last failed operation; there is none while all operations succeed.
     #[must_use]
-    pub fn store_error(&self) -> Option<String> {
-        self.inner
-            .store
-            .outage()
-            .current()
-            .map(|down| down.error.to_string())
+    pub fn store_status(&self) -> SessionStoreStatus {
+        let store = self.inner.store.unobserved();
+        let outage = self.inner.store.outage().current();
+        SessionStoreStatus {
+            provider: store.provider().to_owned(),
+            available: outage.is_none(),
+            error: outage.map(|down| down.error.to_string()),
+            warning: store.eviction_warning(),
+        }
     }
 
     /// Tag that stands for the session id in logs. It is the same on all replicas until the signing key changes, and
@@ -320,12 +324,6 @@ impl Sessions {
     pub fn log_tag(&self, id: &[u8]) -> String {
         let mac = self.inner.keys.current().mac("vmcp log tag", &[id]);
         mac[..6].iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Name of the store: `memory` or `redis`.
-    #[must_use]
-    pub fn store_provider(&self) -> &'static str {
-        self.inner.store.unobserved().provider()
     }
 
     /// Creates a session of `principal` within `limits`, and returns its id. The record is stored before the id is

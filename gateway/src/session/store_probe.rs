@@ -11,7 +11,7 @@ use crate::runtime::tasks::Tasks;
 /// Interval between probes of a failing store.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Probes the store while an operation fails or freshness is not proven, so that [`super::Sessions::store_error`] is
+/// Probes the store while an operation fails or freshness is not proven, so that [`super::Sessions::store_status`] is
 /// correct without traffic.
 #[derive(Debug)]
 pub(super) struct StoreProbe {

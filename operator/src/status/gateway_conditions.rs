@@ -115,6 +115,14 @@ pub(super) fn backend_needs_affinity(
     })
 }
 
+/// The first pod's warning that Redis may drop sessions.
+pub(super) fn eviction_warning(gateways: &[GatewayPod]) -> Option<String> {
+    let warnings = gateways
+        .iter()
+        .filter_map(|gateway| gateway.status.as_ref().ok()?.session_store.warning.as_deref());
+    warnings.map(shorten).next()
+}
+
 /// `SessionStorageReady`; absent while sessions are stored in memory. A pod that is not ready counts, because it may be waiting for Redis.
 pub(super) fn session_storage_ready(observed: &Observed<'_>) -> Option<ConditionUpdate> {
     let storage = observed.server.spec.session_storage.as_ref()?;

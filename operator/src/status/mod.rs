@@ -256,7 +256,10 @@ fn pod_template(observed: &Observed<'_>) -> Option<ConditionUpdate> {
 fn session_storage(observed: &Observed<'_>) -> ConditionUpdate {
     let storage = observed.server.spec.session_storage.as_ref();
     let redis = storage.is_some_and(|storage| storage.settings.provider == SessionStorageProvider::Redis);
-    let (status, reason, message) = if redis {
+    let eviction = gateway_conditions::eviction_warning(observed.gateways);
+    let (status, reason, message) = if let Some(eviction) = eviction.as_deref().filter(|_| redis) {
+        (true, "SessionsMayBeEvicted", eviction)
+    } else if redis {
         (
             false,
             "SessionStorageConfigured",

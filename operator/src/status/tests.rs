@@ -421,6 +421,27 @@ fn memory_storage_with_replicas_gives_warning() {
 }
 
 #[test]
+fn redis_that_may_drop_sessions_gives_warning() {
+    let mut fixture = Fixture::ready();
+    let store = &mut fixture.gateways[1].status.as_mut().unwrap().session_store;
+    store.warning = Some("Redis drops sessions".to_owned());
+    let warning = "SessionStorageWarning";
+    let status = fixture.status();
+    assert_condition(&status, warning, Some(("True", "SessionsMayBeEvicted")));
+    assert_eq!(
+        find(&status.conditions, warning).unwrap().message,
+        "Redis drops sessions"
+    );
+    // A pod that still runs with Redis says nothing about memory.
+    fixture.server = server(&json!({"provider": "memory"}));
+    assert_condition(
+        &fixture.status(),
+        warning,
+        Some(("True", "SessionStorageMissingForReplicas")),
+    );
+}
+
+#[test]
 fn backend_failing_for_one_pod_is_failing() {
     let mut fixture = Fixture::ready();
     let failing = json!([{"name": "time", "state": "failing", "tools": 5, "error": "connection refused"}]);

@@ -86,4 +86,12 @@ async fn unreachable_redis_becomes_a_condition() {
     harness
         .wait_for_condition("SessionStorageReady", "True", "SessionStorageAvailable")
         .await;
+    gateway.report(
+        "sessionStore",
+        json!({"provider": "redis", "available": true, "warning": "Redis drops sessions"}),
+    );
+    harness.reconcile().await;
+    harness
+        .wait_for_condition("SessionStorageWarning", "True", "SessionsMayBeEvicted")
+        .await;
 }

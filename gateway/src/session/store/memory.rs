@@ -462,6 +462,10 @@ impl SessionStore for MemoryStore {
     fn provider(&self) -> &'static str {
         "memory"
     }
+
+    fn eviction_warning(&self) -> Option<String> {
+        None
+    }
 }
 
 fn seconds(seconds: u64) -> u32 {

@@ -399,4 +399,7 @@ pub trait SessionStore: Debug + Send + Sync + 'static {
 
     /// Name of the store: `memory` or `redis`.
     fn provider(&self) -> &'static str;
+
+    /// Why the store may drop sessions that are in use. `None` if it keeps them, or if that is not known.
+    fn eviction_warning(&self) -> Option<String>;
 }

@@ -13,6 +13,7 @@
 pub mod connection;
 mod create_batch;
 mod events;
+mod eviction_policy;
 mod key_names;
 mod record_hash;
 mod script;
@@ -36,6 +37,7 @@ use crate::session::record::{Binding, Lifetimes, NewRecord, Record, RecordKey};
 
 use connection::RedisConnection;
 use create_batch::CreateBatcher;
+use eviction_policy::EvictionPolicy;
 use key_names::KeyNames;
 use script::{Script, ScriptCall, Scripts};
 
@@ -48,6 +50,7 @@ pub struct RedisStore {
     connection: RedisConnection,
     scripts: Scripts,
     creates: CreateBatcher,
+    eviction_policy: EvictionPolicy,
     keys: Arc<KeyNames>,
     /// This process's id in events.
     writer: ProcessId,
@@ -82,6 +85,7 @@ impl RedisStore {
             ),
             kept,
             writer,
+            eviction_policy: EvictionPolicy::watch(connection.clone()),
             connection,
             scripts,
             keys,
@@ -493,6 +497,10 @@ impl SessionStore for RedisStore {
 
     fn provider(&self) -> &'static str {
         "redis"
+    }
+
+    fn eviction_warning(&self) -> Option<String> {
+        self.eviction_policy.warning()
     }
 }
 

@@ -168,12 +168,19 @@ impl RedisConnection {
 
     /// Completes when the connection is open.
     pub async fn opened(&self) {
+        self.opened_after(0).await;
+    }
+
+    /// Completes when a connection with a higher number than `number` is open, and returns its number. The first one has number 1.
+    pub(super) async fn opened_after(&self, number: u64) -> u64 {
         let mut state = self.shared.state.subscribe();
+        let is_later =
+            |state: &ConnectionState| matches!(state, ConnectionState::Open(open) if open.number > number);
         // Cannot fail: the sender lives as long as `self`.
-        state
-            .wait_for(|state| matches!(state, ConnectionState::Open(_)))
-            .await
-            .ok();
+        match state.wait_for(is_later).await.as_deref() {
+            Ok(ConnectionState::Open(open)) => open.number,
+            _ => number,
+        }
     }
 
     /// Subscribes to `channel` and sends a PING every `ping_every`. No message published after this returns is
