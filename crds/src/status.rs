@@ -64,7 +64,7 @@ pub struct TokenIssuerStatus {
     pub issuer: String,
     /// Number of usable keys of the issuer. They stay in use if the issuer cannot be reached.
     pub keys: usize,
-    /// Why the last fetch of the keys failed.
+    /// Why the last fetch of the keys failed, or why changed certificate authorities are not used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }

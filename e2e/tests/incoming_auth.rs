@@ -435,6 +435,59 @@ fn issuer_tls_needs_the_configured_ca() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A changed file of certificate authorities is used at once and without a restart. A file that cannot be used changes nothing, and the
+/// status says so.
+#[test]
+fn changed_ca_of_issuer_is_used_at_once() -> anyhow::Result<()> {
+    let (issuer, other) = (Issuer::start_with_tls()?, Issuer::start_with_tls()?);
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("ca.pem");
+    std::fs::copy(other.ca()?, &file)?;
+    let settings = OidcConfig {
+        insecure_allow_http: false,
+        ca_bundle_path: Some(file.clone()),
+        key_refresh: "1h".parse().unwrap(),
+        ..oidc(&issuer)?
+    };
+    let (recipe, gateway) = gateway(settings)?;
+    let error = || {
+        let issuer = gateway.status(&recipe)?.token_issuer;
+        anyhow::Ok(issuer.context("there is an issuer")?.error)
+    };
+    assert!(error()?.is_some(), "another authority is trusted");
+    std::fs::copy(issuer.ca()?, &file)?;
+    wait::until("the new authority is trusted", SOON, || {
+        check_accepted(&gateway, &issuer.token("alice")?)
+    })?;
+    assert_eq!(error()?, None);
+
+    // The keys are known, so nothing but the change is a reason to fetch them.
+    let (fetched, ours) = (issuer.fetches(), std::fs::read_to_string(issuer.ca()?)?);
+    std::fs::write(&file, format!("{}{ours}", std::fs::read_to_string(other.ca()?)?))?;
+    wait::until("the keys are fetched again", SOON, || {
+        ensure!(issuer.fetches() > fetched, "no fetch");
+        Ok(())
+    })?;
+
+    std::fs::write(&file, "-----BEGIN CERTIFICATE-----\nbroken")?;
+    wait::until("the status reports the file", SOON, || {
+        let error = error()?.unwrap_or_default();
+        ensure!(
+            error.contains("ca.pem") && error.contains("last good content stays"),
+            "{error:?}"
+        );
+        Ok(())
+    })?;
+    issuer.publish(&[SigningKey::generate("second", "ES256")?.into()]);
+    check_accepted(&gateway, &issuer.token("alice")?)?;
+    std::fs::write(&file, ours)?;
+    wait::until("the status reports nothing", SOON, || {
+        let error = error()?;
+        ensure!(error.is_none(), "{error:?}");
+        Ok(())
+    })
+}
+
 /// A session belongs only to the subject that opened it.
 #[requires(redis)]
 #[test]

@@ -42,10 +42,11 @@ pub fn check(config: &Config, file: &Path) -> Result<(), InvalidConfig> {
     }
     if let IncomingAuth::Oidc(oidc) = &config.incoming_auth
         && let Some(bundle) = &oidc.ca_bundle
-        && let Err(error) = authorities(bundle)
+        && let Err(reason) = authorities(bundle)
     {
         let advice =
             "expected a file with certificates in PEM; a relative path starts at the directory of this file";
+        let error = anyhow::Error::msg(reason);
         return reject(file, "incomingAuth.oidc.caBundlePath", error, advice);
     }
     Ok(())

@@ -89,8 +89,8 @@ pub struct OidcConfig {
         skip_serializing_if = "is_default_key_refresh"
     )]
     pub key_refresh: Duration,
-    /// PEM file with trusted certificate authorities for the issuer, instead of those that the system trusts. A relative path starts at
-    /// the directory of this configuration file.
+    /// PEM file with trusted certificate authorities for the issuer, instead of those that the system trusts. A changed file is used
+    /// without a restart. A relative path starts at the directory of this configuration file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_path: Option<PathBuf>,
     /// Whether the issuer may have an `http` URL. Anyone on the network path to the issuer can then forge tokens.

@@ -5,34 +5,24 @@
 //! stays in use.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::time::Instant;
 
 use crate::backend::http_client::with_alpn;
-use crate::certificates::{self, CertificatePair, PairText, Trust, Verifier};
+use crate::certificates::{self, CertificatePair, LastGood, PairText, Trust, Verifier};
 use crate::config::UpstreamTls;
 
 /// The files and the configuration from their last good content.
 #[derive(Debug)]
 pub(super) struct TlsFiles {
     files: UpstreamTls,
-    last: Mutex<Option<(Content, Arc<ClientConfig>)>>,
-    /// Counts the changes of the content.
-    version: AtomicU64,
-    /// When the files must be read again.
-    due: Mutex<Option<Instant>>,
+    last: LastGood<Content, ClientConfig>,
 }
-
-/// The maximum age of the content while requests are sent.
-const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// The content of the files.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,30 +36,17 @@ impl TlsFiles {
     pub(super) fn new(files: &UpstreamTls) -> Option<Self> {
         (*files != UpstreamTls::default()).then(|| Self {
             files: files.clone(),
-            last: Mutex::default(),
-            version: AtomicU64::default(),
-            due: Mutex::default(),
+            last: LastGood::new("a backend"),
         })
     }
 
     /// Returns the number of changes of the content so far. A connection that was opened with an older one must not be used again.
     pub(super) async fn version(&self) -> u64 {
-        if self.is_due() {
+        if self.last.is_due() {
             // An unusable file is reported when a connection is opened.
             drop(self.client_config().await);
         }
-        self.version.load(Ordering::Acquire)
-    }
-
-    /// Whether the files must be read again. Only one of several concurrent callers gets `true`.
-    fn is_due(&self) -> bool {
-        let now = Instant::now();
-        let mut due = self.due.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = due.is_none_or(|due| now >= due);
-        if is_due {
-            *due = Some(now + MAX_AGE);
-        }
-        is_due
+        self.last.version()
     }
 
     /// Returns the TLS configuration for the current content of the files.
@@ -78,33 +55,8 @@ impl TlsFiles {
     /// When a file is unreadable or invalid, and has been from the beginning.
     pub(super) async fn client_config(&self) -> Result<Arc<ClientConfig>, String> {
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || read(&files)).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let made = read.and_then(|content| match &*last {
-            Some((before, config)) if *before == content => Ok((content, Arc::clone(config))),
-            _ => {
-                let config = Arc::new(client_config(&self.files, &content)?);
-                Ok((content, config))
-            }
-        });
-        match (made, &*last) {
-            (Ok((content, config)), before) => {
-                if before.as_ref().is_none_or(|(before, _)| *before != content) {
-                    self.version.fetch_add(1, Ordering::Release);
-                }
-                *last = Some((content, Arc::clone(&config)));
-                Ok(config)
-            }
-            (Err(reason), Some((_, before))) => {
-                tracing::warn!(
-                    reason,
-                    "TLS file of a backend unusable; using its last good content"
-                );
-                Ok(Arc::clone(before))
-            }
-            (Err(reason), None) => Err(reason),
-        }
+        let make = |content: &Content| client_config(&self.files, content);
+        self.last.load(move || read(&files), make).await
     }
 }
 

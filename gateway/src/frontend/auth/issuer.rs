@@ -1,10 +1,10 @@
 //! Fetches the issuer's public keys and keeps them fresh.
 //!
-//! One task fetches the keys: at startup, every `keyRefresh`, and at once when a token names an unknown key,
-//! which is how a key rotation is noticed. All requests that wait for an unknown key share one fetch. Because
-//! any client can invent key ids, unknown ids cause at most one fetch every 10 seconds; in between, unknown
-//! ids are rejected. A token that names no key, or whose key id matches no key while some keys have no id,
-//! counts as one with an unknown key if no key verifies it.
+//! One task fetches the keys: at startup, every `keyRefresh`, and at once when the trusted certificate
+//! authorities change or a token names an unknown key, which is how a key rotation is noticed. All requests
+//! that wait for an unknown key share one fetch. Because any client can invent key ids, unknown ids cause at
+//! most one fetch every 10 seconds; in between, unknown ids are rejected. A token that names no key, or whose
+//! key id matches no key while some keys have no id, counts as one with an unknown key if no key verifies it.
 //!
 //! The last keys stay in use while the issuer cannot be reached: tokens expire by their own date. If the
 //! issuer responds with an empty key set, it has withdrawn its keys, and no token is accepted until it
@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use super::IssuerState;
 use super::token::TokenHeader;
 use crate::config::OidcSettings as Settings;
-use crate::frontend::auth::issuer_fetch::{CaBundleError, FetchError, IssuerClient};
+use crate::frontend::auth::issuer_fetch::{FetchError, IssuerClient};
 use crate::frontend::auth::jwks::KeySet;
 use crate::runtime::readiness::Readiness;
 use crate::runtime::tasks::Tasks;
@@ -106,7 +106,11 @@ struct Discovered {
 }
 
 impl Issuer {
-    pub(super) fn new(settings: &Settings, metrics: Metrics, tasks: Tasks) -> Result<Self, CaBundleError> {
+    /// Creates the issuer that `settings` describe. It has no keys yet.
+    ///
+    /// # Errors
+    /// Why the file of certificate authorities cannot be used.
+    pub(super) fn new(settings: &Settings, metrics: Metrics, tasks: Tasks) -> Result<Self, String> {
         let inner = Inner {
             name: settings.issuer.clone(),
             jwks_url: settings.jwks_url.clone(),
@@ -129,6 +133,7 @@ impl Issuer {
     pub(super) fn keep_fresh(&self, readiness: &Readiness) {
         let mut first = Some(readiness.wait_at_most("the keys of the token issuer", READINESS_TIMEOUT));
         let issuer = self.clone();
+        let mut ca_bundle = self.inner.fetch.watch_ca_bundle();
         self.inner.tasks.spawn_until_drain(async move {
             let mut retry = FIRST_RETRY_PAUSE;
             loop {
@@ -144,6 +149,9 @@ impl Issuer {
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
                     () = issuer.inner.refresh_wanted.notified() => {}
+                    () = issuer.inner.fetch.ca_bundle_changed(&mut ca_bundle) => {
+                        tracing::info!(issuer = issuer.inner.name, "certificate authorities of the token issuer reloaded");
+                    }
                 }
             }
         });
@@ -155,10 +163,15 @@ impl Issuer {
     }
 
     pub(super) fn state(&self) -> IssuerState {
+        let refresh_error = self.inner.error.load().as_deref().cloned();
+        let errors: Vec<String> = refresh_error
+            .into_iter()
+            .chain(self.inner.fetch.ca_bundle_problem())
+            .collect();
         IssuerState {
             issuer: self.inner.name.clone(),
             keys: self.inner.keys.load().len(),
-            error: self.inner.error.load().as_deref().cloned(),
+            error: (!errors.is_empty()).then(|| errors.join("; ")),
         }
     }
 

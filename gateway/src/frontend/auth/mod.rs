@@ -46,7 +46,7 @@ use resource_metadata::ResourceMetadata;
 use token::{TokenError, TokenValidation};
 use token_cache::TokenCache;
 
-pub use issuer_fetch::{CaBundleError, authorities};
+pub use issuer_fetch::authorities;
 
 /// How requests are authenticated. A cheap-clone handle.
 #[derive(Clone, Debug)]
@@ -79,7 +79,7 @@ pub struct IssuerState {
     pub issuer: String,
     /// Number of usable keys.
     pub keys: usize,
-    /// Why the last refresh of the keys failed.
+    /// Why the last refresh of the keys failed, or why changed certificate authorities are not used.
     pub error: Option<String>,
 }
 
@@ -145,7 +145,8 @@ impl Oidc {
         readiness: &Readiness,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let issuer = Issuer::new(settings, metrics.clone(), tasks.clone())?;
+        let issuer = Issuer::new(settings, metrics.clone(), tasks.clone());
+        let issuer = issuer.map_err(anyhow::Error::msg)?;
         issuer.keep_fresh(readiness);
         let inner = Inner {
             issuer,

@@ -1,5 +1,7 @@
 //! Reads certificate files, and verifies the certificates of TLS servers: backends and Redis.
 
+mod last_good;
+
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
+
+pub(crate) use last_good::LastGood;
 
 /// Largest certificate file in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
