@@ -5,9 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::json;
 use vmcp_crds::config::{GatewayConfig, HotConfig, split_file};
+use vmcp_crds::status::config_hash;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::mount::Mount;
+use vmcp_e2e::scripted_server::ScriptedServer;
 use vmcp_e2e::test_server::TestServer;
 use vmcp_e2e::wait;
 
@@ -213,5 +215,61 @@ fn file_in_parts_changes_as_a_whole() -> anyhow::Result<()> {
         echo(&gateway, &session, "two")
     })?;
     assert_eq!(gateway.status(&recipe)?.hot_config_error, None);
+    Ok(())
+}
+
+/// New settings of a backend that name a missing file wait for it. Until then the backend serves with the previous settings, and the status
+/// reports the file. Other changes of the same configuration are used at once.
+#[test]
+fn backend_keeps_settings_until_file_exists() -> anyhow::Result<()> {
+    let server = ScriptedServer::start(|_| None)?;
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("token");
+    let mount = Mount::new(&format!("backends: [{{name: one, url: '{}'}}]\n", server.url))?;
+    let mut recipe = Recipe::new(&[])?;
+    recipe.config.hot = None;
+    recipe.config.hot_file = Some(mount.file());
+    let gateway = recipe.start()?;
+    let session = Session::open(gateway.mcp)?;
+    assert_eq!(echo(&gateway, &session, "one")?, "hi");
+    let last_token = || {
+        let calls = server.received();
+        let last = calls.iter().rfind(|request| request.method() == "tools/call");
+        last.and_then(|request| request.header("x-token").map(str::to_owned))
+    };
+
+    let headers = format!("{{X-Token: {{file: '{}'}}}}", file.display());
+    let text = format!(
+        "logLevel: debug\nbackends: [{{name: one, url: '{}', headers: {headers}}}]\n",
+        server.url
+    );
+    mount.put(&text)?;
+    wait::until("the configuration is taken", LIMIT, || {
+        let status = gateway.status(&recipe)?;
+        anyhow::ensure!(status.hot_config_hash == config_hash(&text), "not yet");
+        let [warning] = &status.warnings[..] else {
+            anyhow::bail!("no warning: {:?}", status.warnings)
+        };
+        anyhow::ensure!(
+            warning.starts_with("backend one keeps its previous URL")
+                && warning.contains(&file.display().to_string()),
+            "{warning}"
+        );
+        Ok(())
+    })?;
+    assert_eq!(echo(&gateway, &session, "one")?, "hi");
+    assert_eq!(last_token(), None);
+    assert!(
+        gateway.log()?.contains("\"message\":\"request served\""),
+        "the log level is the new one"
+    );
+
+    std::fs::write(&file, "s3cret")?;
+    wait::until("the header is sent", LIMIT, || {
+        assert_eq!(echo(&gateway, &session, "one")?, "hi");
+        anyhow::ensure!(last_token().as_deref() == Some("s3cret"), "not yet");
+        Ok(())
+    })?;
+    assert!(gateway.status(&recipe)?.warnings.is_empty());
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Takes changes of the configuration and of the session keys without a restart, or rejects them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use vmcp_crds::session_key::CURRENT;
 
-use crate::config::HotSource;
 use crate::config::file_watcher::FileWatcher;
+use crate::config::{HotSettings, HotSource};
 use crate::core::Core;
 use crate::session::id::signing_keys::SigningKeys;
 use crate::telemetry::Metrics;
@@ -35,23 +36,34 @@ pub(crate) async fn session_keys(directory: PathBuf, keys: SigningKeys) {
     }
 }
 
-/// Reloads the hot configuration when its file changes. An invalid file is rejected, and the previous configuration stays in use.
+/// Reloads the hot configuration when its file changes, or a file that it waits for has appeared. An invalid file is rejected, and the
+/// previous configuration stays in use.
 pub(crate) async fn configuration(source: HotSource, core: Core, level: LevelHandle, metrics: Metrics) {
     let mut watch = FileWatcher::new(source.file());
     let mut rest = source.read_rest();
     loop {
         watch.changed().await;
-        let read = source.reload(&core.hot()).map(|(hot, rest_now)| {
+        let in_use = Arc::clone(&core.hot());
+        let read = source.reload(&in_use).map(|(hot, rest_now)| {
             if rest_now != rest {
                 tracing::warn!("configuration changes outside `hot` take effect at the next start");
                 rest = rest_now;
             }
-            hot
+            hot.keeping_connections_of(&in_use)
         });
+        let is_same =
+            |hot: &HotSettings| hot.hash == in_use.hash && hot.kept_connections == in_use.kept_connections;
         match read {
             // The file equals the configuration in use again, after a rejected change was undone.
-            Ok(hot) if hot.hash == core.hot().hash => core.accept(),
+            Ok(hot) if is_same(&hot) => core.accept(),
             Ok(hot) => {
+                for kept in &hot.kept_connections {
+                    tracing::warn!(
+                        backend = %kept.backend,
+                        file = %kept.missing_file.display(),
+                        "file of new backend settings does not exist; keeping the previous connection settings"
+                    );
+                }
                 tracing::info!(
                     hash = hot.hash,
                     backends = hot.backends.len(),

@@ -85,6 +85,12 @@ impl Admin {
             )
         }));
         let hot = self.core.hot();
+        warnings.extend(hot.kept_connections.iter().map(|kept| {
+            let (name, file) = (&kept.backend, kept.missing_file.display());
+            format!(
+                "backend {name} keeps its previous URL and connection settings: the new ones name the file {file}, which does not exist"
+            )
+        }));
         GatewayStatus {
             server: self.server.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -5,6 +5,7 @@ pub mod aggregation;
 mod canonical_uri;
 pub mod file_watcher;
 mod incoming_auth;
+mod kept_connection;
 mod limits;
 mod pattern;
 mod redis;
@@ -28,6 +29,7 @@ pub use aggregation::{
 };
 pub(crate) use canonical_uri::canonical;
 pub use incoming_auth::{IncomingAuth, OidcSettings};
+pub use kept_connection::KeptConnection;
 pub use limits::{RequestLimits, SessionLimits};
 pub use pattern::Pattern;
 pub use redis::{RedisAddress, RedisPassword, RedisStorage, RedisTls, RedisTopology};
@@ -137,6 +139,8 @@ pub struct HotSettings {
     pub limits: RequestLimits,
     /// [`vmcp_crds::status::config_hash`] of the text of the hot part.
     pub hash: String,
+    /// The backends whose connection settings are not those of the file.
+    pub kept_connections: Vec<KeptConnection>,
 }
 
 /// Sampling of successful requests in the access log. Failed requests are always logged.
@@ -266,6 +270,15 @@ impl HotSource {
         let config = GatewayConfig::parse(&read(file).ok()?, file).ok()?;
         Some(GatewayConfig { hot: None, ..config })
     }
+}
+
+/// The client headers that at least one of `backends` receives.
+fn pass_headers(backends: &[BackendSettings]) -> Arc<[HeaderName]> {
+    let of_each = backends.iter().map(|backend| &backend.upstream.pass_headers);
+    let mut names: Vec<_> = of_each.flatten().cloned().collect();
+    names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    names.into()
 }
 
 impl HotSettings {

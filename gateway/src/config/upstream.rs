@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -30,6 +30,20 @@ pub struct UpstreamSettings {
     pub catalog: CatalogScope,
     /// Whether the requests of all clients use one upstream session.
     pub shares_session: bool,
+}
+
+impl UpstreamSettings {
+    /// The files that the settings name.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        let of_headers = self.headers.iter().filter_map(|header| match &header.source {
+            HeaderSource::File(file) => Some(file),
+            HeaderSource::Env(_) | HeaderSource::Value(_) => None,
+        });
+        let pair = self.tls.identity.as_ref();
+        let pair = pair.map(|pair| [&pair.cert_file, &pair.key_file]);
+        let of_tls = self.tls.ca_file.iter().chain(pair.into_iter().flatten());
+        of_headers.chain(of_tls).map(PathBuf::as_path)
+    }
 }
 
 /// The certificate files for TLS with a backend.

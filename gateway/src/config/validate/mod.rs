@@ -20,6 +20,7 @@ use vmcp_crds::config::{ConfigError, GatewayConfig, HotConfig, OnStoreOutage, Se
 use super::{
     AccessLogSampling, AccessPolicy, BackendName, BackendSettings, CertificatePair, Config, HostPort,
     HotSettings, HotSource, Origin, RequestLimits, ServerIdentity, ServerName, SessionPolicy, SessionStorage,
+    pass_headers,
 };
 
 /// Error for an invalid configuration. The message is for the author of the file.
@@ -199,25 +200,20 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
             upstream: Arc::new(upstream::upstream(backend, file)),
         });
     }
-    let mut pass_headers: Vec<_> = backends
-        .iter()
-        .flat_map(|backend| backend.upstream.pass_headers.iter().cloned())
-        .collect();
-    pass_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-    pass_headers.dedup();
     Ok(HotSettings {
         log_level: raw.log_level,
         access_log: AccessLogSampling {
             threshold: raw.access_log.sample.of(1 << 32),
         },
+        pass_headers: pass_headers(&backends),
         backends,
-        pass_headers: pass_headers.into(),
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)),
         identity: identity(raw),
         access: access(raw),
         stream_calls_after: raw.stream_calls_after.map(vmcp_crds::config::Duration::get),
         limits: RequestLimits::from(&raw.limits),
         hash,
+        kept_connections: Vec::new(),
     })
 }
 
