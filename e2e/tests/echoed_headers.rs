@@ -6,7 +6,7 @@ use serde_json::json;
 use vmcp_crds::config::{HeaderSource, LogLevel};
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::http_client::Session;
-use vmcp_e2e::scripted_server::{ScriptedServer, usual};
+use vmcp_e2e::scripted_server::{Reply, ScriptedServer, usual};
 use vmcp_e2e::wait;
 
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -18,12 +18,19 @@ fn header_value_echoed_in_an_error_is_hidden() -> anyhow::Result<()> {
     let server = ScriptedServer::start(|request| {
         let sent = request.header("authorization").unwrap_or_default();
         let key = sent.trim_start_matches("Bearer ");
-        let is_passed = request.message["params"]["arguments"]["message"] == "pass";
+        let message = &request.message["params"]["arguments"]["message"];
         match request.method() {
             "tools/list" if request.path.contains("broken") => {
                 Some(request.error(200, -32000, &format!("invalid key {key}")))
             }
-            "tools/call" if is_passed => Some(request.error(200, -32000, key)),
+            "tools/call" if message == "pass" => Some(request.error(200, -32000, key)),
+            // An error whose id is null belongs to the request, on whose stream it comes.
+            "tools/call" if message == "stream" => {
+                let error = json!({"code": -32700, "message": format!("invalid key {key}")});
+                let event = json!({"jsonrpc": "2.0", "id": null, "error": error});
+                let event = format!("data: {event}\n\n");
+                Some(Reply::new(200, "text/event-stream", event.as_bytes()))
+            }
             "tools/call" => Some(request.error(500, -32000, &format!("invalid key {key} in {sent}"))),
             _ => Some(usual(request)),
         }
@@ -54,6 +61,8 @@ fn header_value_echoed_in_an_error_is_hidden() -> anyhow::Result<()> {
     let call = |message: &str| session.call(gateway.mcp, "fixture_echo", &json!({"message": message}));
     let failed = call("hi")?.text();
     assert!(failed.contains("invalid key <hidden> in <hidden>"), "{failed}");
+    let streamed = call("stream")?.text();
+    assert!(streamed.contains("invalid key <hidden>"), "{streamed}");
     let passed = call("pass")?.text();
     assert!(passed.contains(r#""message":"s3cret-token""#), "{passed}");
     for said in [gateway.log()?, serde_json::to_string(&gateway.status(&recipe)?)?] {

@@ -241,8 +241,9 @@ impl ConnectionPool {
             Err(failure) => failure,
         };
         match (failure, again) {
-            (SendError::Other(BackendError::NotProcessed(reason)), Some(again)) => {
-                tracing::debug!(reason, "request not processed; retrying on another connection");
+            (SendError::Other(BackendError::NotProcessed(_)), Some(again)) => {
+                // The reason is text of the server, which may repeat a secret header.
+                tracing::debug!("request not processed; retrying on another connection");
                 let second = connections.second.get_or_init(|| client(&self.connector));
                 Box::pin(send_second(second.request(*again), first_byte)).await
             }

@@ -106,8 +106,8 @@ impl Backend {
         let pool = self.inner.pools.load().pool(address);
         let contact = Arc::clone(&self.contact());
         let timeouts = &contact.timeouts;
-        if !contact.headers.is_empty() {
-            let headers = self.inner.headers.load_full();
+        let sent = (!contact.headers.is_empty()).then(|| self.inner.headers.load_full());
+        if let Some(headers) = &sent {
             Box::pin(headers.put(request.headers_mut())).await?;
         }
         let first_byte = match timeouts.first_byte {
@@ -120,7 +120,7 @@ impl Backend {
         let (head, body) = response.into_parts();
         let account = self.account().clone();
         let limit = contact.max_answer_bytes;
-        let body = UpstreamBody::new(body, &head.headers, timeouts.idle, limit, account);
+        let body = UpstreamBody::new(body, &head.headers, timeouts.idle, limit, account, sent);
         Ok(Response::from_parts(head, body))
     }
 

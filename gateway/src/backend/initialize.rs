@@ -72,8 +72,7 @@ impl Backend {
                 Err(_) => attempt.close().await,
             }
             if !matches!(outcome, Err(BackendError::SessionLost)) {
-                let outcome =
-                    outcome.map_err(|error| error.hide_values(&self.inner.headers.load()).for_initialize());
+                let outcome = outcome.map_err(|error| self.hide_values(error).for_initialize());
                 let is_single = matches!(outcome, Err(BackendError::SingleSession));
                 self.inner.has_single_session.store(is_single, Ordering::Relaxed);
                 return outcome;
@@ -200,7 +199,7 @@ impl Backend {
         let length = self.contact().timeouts.call;
         let answer = tokio::time::timeout(length, answering).await;
         let answer = answer.unwrap_or(Err(BackendError::Deadline(length)));
-        answer.map_err(|error| error.hide_values(&self.inner.headers.load()))
+        answer.map_err(|error| self.hide_values(error))
     }
 }
 

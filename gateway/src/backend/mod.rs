@@ -40,7 +40,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Uri};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use vmcp_crds::config::CatalogScope;
@@ -68,7 +70,7 @@ pub use initialize_result::{InitializeResult, ServerCapabilities};
 pub use listed_items::{BackendItem, BackendList, ListKind, MAX_ITEM_BYTES, MendedItems, OversizedItems};
 pub use listen::{ListenStream, NoStream, position, retry};
 pub use response_events::ResponseEvents;
-pub use response_reader::{BackendResponse, MessageRole, read};
+pub use response_reader::{BackendResponse, MessageRole};
 pub use shared_session::{ID_BLOCKS, SharedSession, random_id_block};
 pub use transport::SessionScope;
 pub use upstream_body::UpstreamBody;
@@ -308,9 +310,8 @@ impl Backend {
             inner.pools.store(Arc::new(pools));
         }
         if self.contact().headers != contact.headers {
-            self.inner
-                .headers
-                .store(Arc::new(RequestHeaders::new(&contact.headers)));
+            let headers = RequestHeaders::replacing(&inner.headers.load(), &contact.headers);
+            inner.headers.store(Arc::new(headers));
         }
         inner
             .shares_session
@@ -357,6 +358,28 @@ impl Backend {
     pub fn deadline_of_any(&self) -> Deadline {
         let timeouts = &self.contact().timeouts;
         Deadline::new(timeouts.longest_call(), timeouts.extend_on_progress)
+    }
+
+    /// Hides the values of the configured headers in the text of `error` that the backend may have written.
+    fn hide_values(&self, error: BackendError) -> BackendError {
+        error.hide_values(&self.inner.headers.load())
+    }
+
+    /// Hides the values of the configured headers in `text`, which the backend may have written.
+    #[must_use]
+    pub fn hide_values_in(&self, text: &str) -> String {
+        self.inner.headers.load().hide_values(text)
+    }
+
+    /// Classifies a message on the stream of the request `id`, which carries requests and notifications of the backend, then the response.
+    /// An error does not contain the values of the configured headers.
+    #[must_use]
+    pub fn read_message(&self, message: &Bytes, id: &RawValue) -> MessageRole {
+        match response_reader::read(message, id) {
+            MessageRole::MalformedAnswer(error) => MessageRole::MalformedAnswer(self.hide_values(error)),
+            MessageRole::Unreadable(error) => MessageRole::Unreadable(self.hide_values(error)),
+            role @ (MessageRole::Answer(_) | MessageRole::Other) => role,
+        }
     }
 
     /// The budget account of its buffered responses.

@@ -23,12 +23,26 @@ const MIN_HIDDEN_BYTES: usize = 4;
 /// Where a backend's text is cut. No error needs more, and the search for values must not take longer for a longer text.
 const MAX_TEXT_BYTES: usize = 4096;
 
+/// The most values of replaced configurations that are hidden, the newest first.
+const MAX_REPLACED_VALUES: usize = 16;
+
 /// Replaces a header's value in a backend's text.
 const HIDDEN: &str = "<hidden>";
 
 /// The configured headers of one backend.
 #[derive(Debug, Default)]
-pub(super) struct RequestHeaders(Vec<HeaderValueSource>);
+pub(super) struct RequestHeaders {
+    sources: Vec<HeaderValueSource>,
+    /// Values of configurations that this one has replaced. Responses to requests with them may still come.
+    replaced: Vec<SentValue>,
+}
+
+/// A value that requests have been sent with, and the configured prefix that it begins with.
+#[derive(Clone, Debug)]
+struct SentValue {
+    value: HeaderValue,
+    prefix: String,
+}
 
 #[derive(Debug)]
 struct HeaderValueSource {
@@ -46,7 +60,35 @@ impl RequestHeaders {
             value: Mutex::default(),
             previous: Mutex::default(),
         };
-        Self(headers.iter().map(source).collect())
+        Self {
+            sources: headers.iter().map(source).collect(),
+            replaced: Vec::new(),
+        }
+    }
+
+    /// As [`Self::new`], for headers that replace those in `before`, whose values stay hidden.
+    pub(super) fn replacing(before: &Self, headers: &[ConfiguredHeader]) -> Self {
+        Self {
+            replaced: before.sent_values().take(MAX_REPLACED_VALUES).collect(),
+            ..Self::new(headers)
+        }
+    }
+
+    /// The values that requests may have been sent with.
+    fn sent_values(&self) -> impl Iterator<Item = SentValue> {
+        let of_source = |source: &HeaderValueSource| {
+            let known = source.known().map(|(value, _)| value);
+            let prefix = source.header.prefix.clone();
+            let sent = move |value| SentValue {
+                value,
+                prefix: prefix.clone(),
+            };
+            known.into_iter().chain(source.previous()).map(sent)
+        };
+        self.sources
+            .iter()
+            .flat_map(of_source)
+            .chain(self.replaced.iter().cloned())
     }
 
     /// Inserts the headers into `map`.
@@ -54,7 +96,7 @@ impl RequestHeaders {
     /// # Errors
     /// When a header has no value.
     pub(super) async fn put(&self, map: &mut HeaderMap) -> Result<(), BackendError> {
-        for source in &self.0 {
+        for source in &self.sources {
             map.insert(source.header.name.clone(), source.value().await?);
         }
         Ok(())
@@ -64,22 +106,15 @@ impl RequestHeaders {
     /// value, the value without the configured prefix, and the part after a space, which follows the scheme in `Bearer <token>`. The result
     /// has about [`MAX_TEXT_BYTES`] at most, and no part of a value at its end.
     pub(super) fn hide_values(&self, text: &str) -> String {
-        let known: Vec<(HeaderValue, &str)> = self
-            .0
-            .iter()
-            .flat_map(|source| {
-                let values = source
-                    .known()
-                    .map(|(value, _)| value)
-                    .into_iter()
-                    .chain(source.previous());
-                values.map(|value| (value, source.header.prefix.as_str()))
-            })
-            .collect();
+        let known: Vec<SentValue> = self.sent_values().collect();
         let mut hidden: Vec<Cow<'_, str>> = Vec::new();
-        for (value, prefix) in &known {
+        for SentValue { value, prefix } in &known {
             let whole = String::from_utf8_lossy(value.as_bytes());
-            let bare = whole.strip_prefix(prefix).unwrap_or(&whole).trim().to_owned();
+            let bare = whole
+                .strip_prefix(prefix.as_str())
+                .unwrap_or(&whole)
+                .trim()
+                .to_owned();
             let credentials = bare
                 .split_once(' ')
                 .map(|(_, credentials)| credentials.trim().to_owned());
@@ -242,6 +277,27 @@ mod tests {
             assert_eq!(whole.hide_values(text), expected);
         }
         std::fs::remove_file(&file).unwrap();
+    }
+
+    // A hot reload replaces the headers while calls run. The values of the replaced ones stay hidden, up to a bound.
+    #[tokio::test]
+    async fn replaced_header_values_stay_hidden() {
+        let plain = |value: String| ConfiguredHeader {
+            name: HeaderName::from_static("x-key"),
+            prefix: "Bearer ".to_owned(),
+            source: HeaderSource::Value(value),
+        };
+        let mut headers = RequestHeaders::default();
+        for number in 10..40 {
+            headers = RequestHeaders::replacing(&headers, &[plain(format!("s3cret-{number}"))]);
+            value(&headers).await.unwrap();
+        }
+        headers = RequestHeaders::replacing(&headers, &[]);
+        assert_eq!(
+            headers.hide_values("s3cret-39, Bearer s3cret-24"),
+            "<hidden>, <hidden>"
+        );
+        assert_eq!(headers.hide_values("s3cret-23"), "s3cret-23");
     }
 
     #[tokio::test]

@@ -120,8 +120,7 @@ pub enum MessageRole {
 }
 
 /// Classifies a message on the stream of the request `id`, which carries requests and notifications of the backend, then the response.
-#[must_use]
-pub fn read(message: &Bytes, id: &RawValue) -> MessageRole {
+pub(super) fn read(message: &Bytes, id: &RawValue) -> MessageRole {
     match check(message.clone(), id) {
         Ok(answer) => MessageRole::Answer(answer),
         Err(error) => match EnvelopeFields::of(message) {

@@ -1,5 +1,6 @@
 //! The body of a backend's response, in chunks, decoded and limited.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use hyper::body::Incoming;
 
 use super::BackendError;
 use super::content_encoding::Decoder;
+use super::request_headers::RequestHeaders;
 use crate::backend::http_client::root_cause;
 use crate::budget::Account;
 use crate::runtime::timeout::within;
@@ -33,18 +35,21 @@ pub struct UpstreamBody {
     since_yield: usize,
     /// The budget account for buffered bytes.
     account: Account,
+    /// The configured headers of the request, whose values the backend may repeat.
+    sent: Option<Arc<RequestHeaders>>,
 }
 
 type Encoding = Result<Decoder, BackendError>;
 
 impl UpstreamBody {
-    /// Creates the body of a response with these headers.
+    /// Creates the body of a response with these headers, to a request with the configured headers `sent`.
     pub(super) fn new(
         inner: Incoming,
         headers: &HeaderMap,
         idle: Duration,
         limit: u64,
         account: Account,
+        sent: Option<Arc<RequestHeaders>>,
     ) -> Self {
         let encoding = Decoder::of(headers, &account).transpose().map(Box::new);
         Self {
@@ -55,6 +60,15 @@ impl UpstreamBody {
             received: 0,
             since_yield: 0,
             account,
+            sent,
+        }
+    }
+
+    /// Hides the values of the request's headers in the text that the backend may have written.
+    fn hide_values(sent: Option<&RequestHeaders>, error: BackendError) -> BackendError {
+        match sent {
+            Some(sent) => error.hide_values(sent),
+            None => error,
         }
     }
 
@@ -109,7 +123,7 @@ impl UpstreamBody {
         let mut decoder = match self.encoding.as_deref_mut() {
             None => None,
             Some(Ok(decoder)) => Some(decoder),
-            Some(Err(error)) => return Err(error.clone()),
+            Some(Err(error)) => return Err(Self::hide_values(self.sent.as_deref(), error.clone())),
         };
         loop {
             if let Some(decoder) = &mut decoder
@@ -123,7 +137,10 @@ impl UpstreamBody {
                     let missing = decoder.as_mut().map(|decoder| decoder.finish());
                     return missing.unwrap_or(Ok(())).map(|()| None);
                 }
-                Some(Err(error)) => return Err(BackendError::Broken(root_cause(&error))),
+                Some(Err(error)) => {
+                    let error = BackendError::Broken(root_cause(&error));
+                    return Err(Self::hide_values(self.sent.as_deref(), error));
+                }
                 Some(Ok(frame)) => frame.into_data(),
             };
             match (data, &mut decoder) {

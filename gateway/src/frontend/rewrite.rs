@@ -12,7 +12,7 @@ use memchr::memmem;
 use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
-use crate::backend::{self, Backend, BackendError, ListKind, MessageRole, UpstreamSession};
+use crate::backend::{Backend, BackendError, ListKind, MessageRole, UpstreamSession};
 use crate::catalog::is_list_changed;
 use crate::config::HotSettings;
 use crate::core::{Caller, Core, IssuedIds, RelayedIdKind};
@@ -100,7 +100,7 @@ impl<C: Caller> MessageSource<'_, C> {
             },
             Err(fault) => match awaited {
                 Some(id) => self.response(data, id),
-                None => self.drop_message(&fault.message),
+                None => self.drop_message(&self.backend.hide_values_in(&fault.message)),
             },
         }
     }
@@ -176,7 +176,7 @@ impl<C: Caller> MessageSource<'_, C> {
 
     /// A message that is neither request nor notification, on the stream of the request `id`.
     fn response(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
-        match backend::read(data, id) {
+        match self.backend.read_message(data, id) {
             MessageRole::Answer(data) => {
                 RewrittenMessage::Response(rewrite_elicitation_ids(self.caller, self.backend, data, id))
             }

@@ -88,7 +88,7 @@ impl Backend {
             // Boxed: the state of this future must not enlarge that of the common case.
             Transport::HttpSse(_) => Box::pin(self.call_over_sse(session, message, id)).await,
         };
-        called.map_err(|error| error.hide_values(&self.inner.headers.load()))
+        called.map_err(|error| self.hide_values(error))
     }
 
     /// Sends the notification or response `message`.
@@ -100,7 +100,7 @@ impl Backend {
             Transport::StreamableHttp => self.notify_over_http(session, message).await,
             Transport::HttpSse(_) => self.notify_over_sse(session, message).await,
         };
-        sent.map_err(|error| error.hide_values(&self.inner.headers.load()))
+        sent.map_err(|error| self.hide_values(error))
     }
 
     /// Deletes the session at the backend. A backend without deletion responds with 405, which counts as success.
@@ -112,7 +112,10 @@ impl Backend {
             return Ok(());
         }
         match &self.inner.transport {
-            Transport::StreamableHttp => self.delete_over_http(session).await,
+            Transport::StreamableHttp => {
+                let deleted = self.delete_over_http(session).await;
+                deleted.map_err(|error| self.hide_values(error))
+            }
             Transport::HttpSse(streams) => {
                 streams.close(session);
                 Ok(())
@@ -131,7 +134,10 @@ impl Backend {
         position: Option<&HeaderValue>,
     ) -> Result<ResponseEvents, BackendError> {
         match (&self.inner.transport, position) {
-            (Transport::StreamableHttp, _) => self.listen_over_http(session, position).await,
+            (Transport::StreamableHttp, _) => {
+                let opened = self.listen_over_http(session, position).await;
+                opened.map_err(|error| self.hide_values(error))
+            }
             (Transport::HttpSse(streams), None) => streams.listen(session),
             // The stream has no event ids to resume from.
             (Transport::HttpSse(_), Some(_)) => {
@@ -176,5 +182,65 @@ impl Backend {
             Transport::StreamableHttp => {}
             Transport::HttpSse(streams) => streams.close_all(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http::HeaderName;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::backend::{Cookies, HttpClient};
+    use crate::config::{BackendSettings, ConfiguredHeader, HeaderSource, UpstreamSettings};
+    use crate::runtime::tasks::Tasks;
+
+    // A backend that repeats a header in a redirect, or in the name of an encoding, does not bring it into the error of a GET stream.
+    #[tokio::test]
+    async fn header_echoed_to_get_stream_is_hidden() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        let header = ConfiguredHeader {
+            name: HeaderName::from_static("x-key"),
+            prefix: String::new(),
+            source: HeaderSource::Value("s3cret".to_owned()),
+        };
+        let mut configured = BackendSettings::for_test("a", url.parse().unwrap());
+        configured.upstream = Arc::new(UpstreamSettings {
+            headers: vec![header],
+            ..UpstreamSettings::default()
+        });
+        let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
+        let session = UpstreamSession {
+            id: None,
+            revision: Revision::LATEST,
+            address: None,
+            cookies: Cookies::default(),
+        };
+        let error = async |answer: &str| {
+            let answering = async {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    connection.read_buf(&mut request).await.unwrap();
+                }
+                assert!(String::from_utf8_lossy(&request).contains("x-key: s3cret"));
+                let answer = format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx");
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            };
+            let (opened, ()) = tokio::join!(backend.listen(&session, None), answering);
+            let error = match opened {
+                Ok(mut events) => events.next().await.unwrap_err(),
+                Err(error) => error,
+            };
+            error.to_string()
+        };
+        let redirected = error("302 Found\r\nlocation: http://s3cret.test/").await;
+        assert!(redirected.contains("http://<hidden>.test"), "{redirected}");
+        let encoded = error("200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: s3cret").await;
+        assert!(encoded.contains("<hidden>"), "{encoded}");
     }
 }
