@@ -35,7 +35,6 @@ pub fn start(
         files: &files,
         default_image: "vmcp.dev/gateway:dev",
         password_mac: Some("mac"),
-        ca_bundle_mac: None,
         secret_files: &secret_files,
         expected_replicas: 1,
     };

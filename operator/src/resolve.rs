@@ -73,8 +73,6 @@ pub struct ResolvedSecrets {
     pub warnings: Vec<String>,
     /// A MAC of the Redis password, if the spec refers to one.
     pub password_mac: Option<ValueMac>,
-    /// A MAC of the trusted authorities for the issuer, if the spec refers to them.
-    pub ca_bundle_mac: Option<ValueMac>,
     /// The files that the pods mount.
     pub files: Vec<SecretFile>,
     /// A MAC of all mounted values and the session keys. It differs whenever the kubelet should mount something else.
@@ -188,9 +186,6 @@ fn resolve(
         .iter()
         .chain(&certificate)
         .try_for_each(|file| values.check(file))?;
-    let ca_bundle = server.spec.incoming_auth.secret_files().into_iter().next();
-    let ca_bundle =
-        ca_bundle.and_then(|file| Some(ValueMac::new(&keys, "vmcp issuer ca", values.mounted(&file)?)));
     for backend in backends.iter_mut().filter(|backend| backend.problem.is_none()) {
         backend.secret_problem = backend
             .secret_files
@@ -216,7 +211,6 @@ fn resolve(
         key_change: None,
         warnings,
         password_mac,
-        ca_bundle_mac: ca_bundle,
         files,
         mounts_mac,
     })

@@ -28,8 +28,8 @@ pub struct OidcSpec {
     #[serde(flatten)]
     #[schemars(schema_with = "without_files")]
     pub settings: OidcConfig,
-    /// PEM certificates of trusted authorities for the issuer, instead of those that the gateway's image trusts. A changed value replaces
-    /// the pods.
+    /// PEM certificates of trusted authorities for the issuer, instead of those that the gateway's image trusts. Running pods
+    /// take a changed value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<CaBundleRef>,
 }

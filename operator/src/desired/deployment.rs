@@ -77,14 +77,8 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
     let password_mac = inputs
         .password_mac
         .filter(|_| server.spec.redis_password_ref().is_some());
-    let macs = [
-        (labels::PASSWORD_MAC, password_mac),
-        (labels::CA_BUNDLE_MAC, inputs.ca_bundle_mac),
-    ];
-    let annotations: BTreeMap<String, String> = macs
-        .into_iter()
-        .filter_map(|(name, mac)| Some((name.to_owned(), mac?.to_owned())))
-        .collect();
+    let annotations =
+        password_mac.map(|mac| BTreeMap::from([(labels::PASSWORD_MAC.to_owned(), mac.to_owned())]));
     let pull_secrets = server.spec.image_pull_secrets.iter();
     let pull_secrets: Vec<LocalObjectReference> = pull_secrets
         .map(|secret| LocalObjectReference {
@@ -95,7 +89,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::all(server)),
-            annotations: (!annotations.is_empty()).then_some(annotations),
+            annotations,
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {

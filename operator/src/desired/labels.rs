@@ -27,8 +27,6 @@ pub const CONFIG_HASH: &str = "vmcp.dev/config";
 pub const SECRETS_MAC: &str = "vmcp.dev/secrets";
 /// Annotation of the pod template: a MAC of the Redis password, keyed with the session key.
 pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
-/// Annotation of the pod template: a MAC of the trusted authorities for the issuer, keyed with the session key.
-pub const CA_BUNDLE_MAC: &str = "vmcp.dev/issuer-ca-bundle-mac";
 /// Annotation of a virtual server: a new value asks for new session keys.
 pub const ROTATE_SESSION_KEYS: &str = "vmcp.dev/rotate-session-keys";
 /// Annotation of the Secret with the session keys: the request ([`ROTATE_SESSION_KEYS`]) that the last rotation answered.

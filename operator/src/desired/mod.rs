@@ -42,8 +42,6 @@ pub struct Inputs<'a> {
     pub default_image: &'a str,
     /// A MAC of the Redis password, if there is one. It changes with the password and does not reveal it.
     pub password_mac: Option<&'a str>,
-    /// A MAC of the trusted authorities for the issuer, if the spec refers to them.
-    pub ca_bundle_mac: Option<&'a str>,
     /// The files with values of Secrets and ConfigMaps.
     pub secret_files: &'a [SecretFile],
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.

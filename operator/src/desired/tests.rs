@@ -66,6 +66,17 @@ fn members(server: &VirtualMCPServer, entries: &[(&str, Json)]) -> Vec<Backend> 
     Backend::check_all(entries.iter().map(member).collect(), &server.spec.hot.aggregation)
 }
 
+/// One replica, and no values of Secrets.
+fn inputs(files: &ConfigFiles) -> Inputs<'_> {
+    Inputs {
+        files,
+        default_image: "vmcp-gateway:test",
+        password_mac: None,
+        secret_files: &[],
+        expected_replicas: 1,
+    }
+}
+
 fn rendered(spec: &Json, expected_replicas: i32) -> Children {
     rendered_with(spec, expected_replicas, &server(spec).spec.secret_files())
 }
@@ -74,12 +85,10 @@ fn rendered_with(spec: &Json, expected_replicas: i32, secret_files: &[SecretFile
     let server = server(spec);
     let files = config_files(&server, &backends()).unwrap();
     let inputs = Inputs {
-        files: &files,
-        default_image: "vmcp-gateway:test",
         password_mac: Some("a-mac"),
-        ca_bundle_mac: None,
         secret_files,
         expected_replicas,
+        ..inputs(&files)
     };
     children(&server, &inputs)
 }
@@ -318,15 +327,12 @@ fn grace_period_covers_longest_call_of_backends() {
     let server = server(&json!({"groupRef": {"name": "tools"}}));
     let grace = |entry: Json| {
         let files = config_files(&server, &members(&server, &[("slow", entry)])).unwrap();
-        let inputs = Inputs {
-            files: &files,
-            default_image: "vmcp-gateway:test",
-            password_mac: None,
-            ca_bundle_mac: None,
-            secret_files: &[],
-            expected_replicas: 1,
-        };
-        let pod = children(&server, &inputs).deployment.spec.template.spec.unwrap();
+        let pod = children(&server, &inputs(&files))
+            .deployment
+            .spec
+            .template
+            .spec
+            .unwrap();
         pod.termination_grace_period_seconds
     };
     let with = |entry: Json| {
@@ -664,15 +670,7 @@ fn large_configuration_is_split_over_config_maps() {
     let server = server(&redis());
     let of_size = |megabytes| {
         let files = config_files(&server, &many_backends(megabytes)).unwrap();
-        let inputs = Inputs {
-            files: &files,
-            default_image: "vmcp-gateway:test",
-            password_mac: None,
-            ca_bundle_mac: None,
-            secret_files: &[],
-            expected_replicas: 1,
-        };
-        (children(&server, &inputs), files)
+        (children(&server, &inputs(&files)), files)
     };
     let (two, files) = of_size(2);
     let names: Vec<&str> = two
@@ -727,15 +725,10 @@ fn missing_secret_near_one_megabyte_keeps_pods() {
     let server = server(&redis());
     let template = |backends: &[Backend]| {
         let files = config_files(&server, backends).unwrap();
-        let inputs = Inputs {
-            files: &files,
-            default_image: "vmcp-gateway:test",
-            password_mac: None,
-            ca_bundle_mac: None,
-            secret_files: &[],
-            expected_replicas: 1,
-        };
-        (children(&server, &inputs).deployment, files.hot_parts.len())
+        (
+            children(&server, &inputs(&files)).deployment,
+            files.hot_parts.len(),
+        )
     };
     let mut backends = many_backends(2);
     let (before, parts) = template(&backends);

@@ -181,17 +181,16 @@ impl Reconciler<'_> {
             self.nudge_pods_with_old_secrets(state, mac).await?;
         }
         let live = self.deployment(state);
-        let live_mac = |name: &str| {
+        let live_mac = || {
             let template = live.as_ref()?.spec.template.metadata.as_ref()?;
-            template.annotations.as_ref()?.get(name).map(String::as_str)
+            let annotations = template.annotations.as_ref()?;
+            annotations.get(labels::PASSWORD_MAC).map(String::as_str)
         };
         let password_mac = secrets.password_mac.as_ref();
-        let ca_bundle_mac = secrets.ca_bundle_mac.as_ref();
         let inputs = Inputs {
             files,
             default_image: &self.context.default_image,
-            password_mac: password_mac.map(|mac| mac.or_live(live_mac(labels::PASSWORD_MAC))),
-            ca_bundle_mac: ca_bundle_mac.map(|mac| mac.or_live(live_mac(labels::CA_BUNDLE_MAC))),
+            password_mac: password_mac.map(|mac| mac.or_live(live_mac())),
             secret_files: &secrets.files,
             expected_replicas: self.expected_replicas(state),
         };
