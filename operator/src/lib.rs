@@ -44,4 +44,5 @@ pub mod spec_validation;
 pub mod status;
 pub mod status_client;
 pub mod telemetry;
+mod value_facts;
 pub mod watch;

@@ -1,6 +1,5 @@
 //! Resolves the references of a spec: the group's members, the Secrets and the ConfigMaps.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -8,7 +7,6 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
-use vmcp_crds::config::without_line_break;
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::{
     KeyedObject, MCPGroup, MCPServerEntry, SecretFile, SecretKeyRef, VirtualMCPServer,
@@ -17,8 +15,9 @@ use vmcp_crds::v1alpha1::{
 use crate::desired::{Backend, SecretProblem};
 use crate::error::Error;
 use crate::policy::Policy;
-use crate::secret_values::{ReadCache, SecretReader, SecretValues};
+use crate::secret_values::{ReadCache, ReferencedKeys, SecretReader, SecretValues};
 use crate::session_keys::{self, KeyChange, SessionKeySecret, SessionKeySet};
+use crate::value_facts::ValueDigest;
 use crate::watch::ReflectorStores;
 
 /// The members of the group of `server`, sorted by name; `None` if the group does not exist.
@@ -87,7 +86,7 @@ pub struct ValueMac {
 }
 
 impl ValueMac {
-    fn new(keys: &SessionKeySet, label: &str, value: &[u8]) -> Self {
+    fn new(keys: &SessionKeySet, label: &str, value: &ValueDigest) -> Self {
         let mac = |key: &SessionKey| BASE64_URL_SAFE_NO_PAD.encode(key.mac(label, &[value]));
         Self {
             by_current: mac(&keys.current),
@@ -127,8 +126,8 @@ pub async fn secrets(
         SessionKeySecret::NotAllowed(message) => return Ok(unresolved("SecretNotAllowed", message, false)),
     };
     let own_files = server.spec.secret_files();
-    let objects = referenced_objects(server, &own_files, backends);
-    let values = reader.read(objects, cache).await?;
+    let references = referenced_keys(server, &own_files, backends);
+    let values = reader.read(&references, cache).await?;
     let resolved = resolve(server, own_files, backends, &values, reader.policy, keys);
     Ok(match resolved {
         Ok(resolved) => SecretResolution::Resolved(Box::new(ResolvedSecrets {
@@ -148,16 +147,22 @@ fn unresolved(reason: &'static str, message: String, stalled: bool) -> SecretRes
     }
 }
 
-fn referenced_objects(
+fn referenced_keys(
     server: &VirtualMCPServer,
     own_files: &[SecretFile],
     backends: &[Backend],
-) -> BTreeSet<KeyedObject> {
+) -> ReferencedKeys {
     let password = server.spec.redis_password_ref();
-    let password = password.map(|reference| KeyedObject::Secret(reference.name.clone()));
+    let password =
+        password.map(|SecretKeyRef { name, key }| (KeyedObject::Secret(name.clone()), key.clone()));
     let certificate = server.spec.certificate_files();
     let files = own_files.iter().chain(&certificate).chain(valid_files(backends));
-    files.map(|file| file.object.clone()).chain(password).collect()
+    let files = files.map(|file| (file.object.clone(), file.key.clone()));
+    let mut references = ReferencedKeys::new();
+    for (object, key) in files.chain(password) {
+        references.entry(object).or_default().insert(key);
+    }
+    references
 }
 
 /// The files of the backends with a valid spec.
@@ -178,7 +183,7 @@ fn resolve(
     let mut password_mac = None;
     if let Some(reference) = server.spec.redis_password_ref() {
         let (password, warning) = password(reference, values)?;
-        password_mac = Some(ValueMac::new(&keys, "vmcp redis password", password.as_bytes()));
+        password_mac = Some(ValueMac::new(&keys, "vmcp redis password", &password));
         warnings.extend(warning);
     }
     let certificate = server.spec.certificate_files();
@@ -221,31 +226,29 @@ fn mounts_mac(key: &SessionKey, files: &[&SecretFile], values: &SecretValues) ->
     for file in files {
         parts.push(file.path.as_bytes());
         match values.mounted(file) {
-            Some(value) => parts.extend([b"value".as_slice(), value]),
+            Some(digest) => parts.extend([b"value".as_slice(), digest]),
             None => parts.push(b"missing"),
         }
     }
     BASE64_URL_SAFE_NO_PAD.encode(key.mac("vmcp mounted secrets", &parts))
 }
 
-/// The Redis password, and a warning if the value is not exactly the password.
-fn password<'a>(
+/// The digest of the Redis password, and a warning if the value is not exactly the password.
+fn password(
     reference: &SecretKeyRef,
-    values: &'a SecretValues,
-) -> Result<(&'a str, Option<String>), SecretProblem> {
+    values: &SecretValues,
+) -> Result<(ValueDigest, Option<String>), SecretProblem> {
     let SecretKeyRef { name, key } = reference;
     let field = "spec.sessionStorage.passwordRef";
-    let value = values.value(&KeyedObject::Secret(name.clone()), key, field)?;
+    let facts = values.facts(&KeyedObject::Secret(name.clone()), key, field)?;
     let invalid = |problem: &str| SecretProblem {
         reason: "SecretValueInvalid",
         message: format!("{field}: the value of key {key} of Secret {name} {problem}"),
     };
-    let text = std::str::from_utf8(value).map_err(|_| invalid("is not valid UTF-8"))?;
-    let password = without_line_break(text);
-    if password.is_empty() {
-        return Err(invalid("is empty"));
-    }
-    let warning = (password.len() < text.len())
+    let text = facts.text.ok_or_else(|| invalid("is not valid UTF-8"))?;
+    let password = text.password.ok_or_else(|| invalid("is empty"))?;
+    let warning = text
+        .has_line_break
         .then(|| invalid("ends with a line break, which is not part of the password and is ignored").message);
     Ok((password, warning))
 }

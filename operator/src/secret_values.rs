@@ -1,4 +1,4 @@
-//! The values of Secrets and ConfigMaps that specs refer to.
+//! The values of Secrets and ConfigMaps that specs refer to: read, looked at, and dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,25 +7,41 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, ResourceExt as _};
-use vmcp_crds::config::rules;
-use vmcp_crds::v1alpha1::{FileContent, KeyedObject, SecretFile};
+use tokio::sync::Semaphore;
+use vmcp_crds::v1alpha1::{KeyedObject, SecretFile};
 
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::desired::SecretProblem;
 use crate::error::Error;
 use crate::policy::Policy;
+use crate::value_facts::{ValueDigest, ValueFacts};
 use crate::watch::ReflectorStores;
 
-/// Maximum number of objects that are read at once for one virtual server.
+/// Maximum number of objects that are in memory at once, for all virtual servers. Each may have 1 MB, and a response needs a multiple of
+/// that while it is parsed.
 const MAX_CONCURRENT_READS: usize = 8;
+
+/// The permits to read an object.
+static READ_PERMITS: Semaphore = Semaphore::const_new(MAX_CONCURRENT_READS);
+
+/// The keys of each object that specs refer to.
+pub type ReferencedKeys = BTreeMap<KeyedObject, BTreeSet<String>>;
 
 /// The objects that the specs of one virtual server refer to.
 #[derive(Debug)]
 pub struct SecretValues(BTreeMap<KeyedObject, Arc<ReadObject>>);
 
-/// The objects that earlier reconciles have read, with their resource versions. It only saves requests.
+/// The objects that earlier reconciles have read. It only saves requests.
 #[derive(Debug, Default)]
-pub struct ReadCache(BTreeMap<KeyedObject, (String, Arc<ReadObject>)>);
+pub struct ReadCache(BTreeMap<KeyedObject, CachedRead>);
+
+#[derive(Debug)]
+struct CachedRead {
+    version: String,
+    /// The keys that were looked at.
+    keys: BTreeSet<String>,
+    read: Arc<ReadObject>,
+}
 
 /// Reads Secrets and ConfigMaps of one namespace.
 #[derive(Clone, Copy)]
@@ -41,41 +57,40 @@ pub struct SecretReader<'a> {
 }
 
 /// What was read.
-pub(crate) enum ReadObject {
+#[derive(Debug)]
+enum ReadObject {
     Missing,
     /// The policy does not allow the Secret.
     NotAllowed(String),
-    Values(BTreeMap<String, Vec<u8>>),
-}
-
-// The values are secret.
-impl std::fmt::Debug for ReadObject {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Missing => "Missing",
-            Self::NotAllowed(_) => "NotAllowed",
-            Self::Values(_) => "Values",
-        })
-    }
+    /// The values of the referenced keys that it has.
+    Values(BTreeMap<String, ValueFacts>),
 }
 
 impl SecretReader<'_> {
-    /// Reads `objects`, except those in `cache` that have not changed since.
+    /// Looks at the referenced keys of objects, except where `cache` has them and the object has not changed since. The values are dropped.
     ///
     /// # Errors
     /// When the API server rejects a request or does not answer.
     pub async fn read(
         &self,
-        objects: BTreeSet<KeyedObject>,
+        references: &ReferencedKeys,
         cache: &mut ReadCache,
     ) -> Result<SecretValues, Error> {
-        cache.0.retain(|object, (read_version, _)| {
-            objects.contains(object) && self.watched_version(object).as_ref() == Some(read_version)
+        cache.0.retain(|object, cached| {
+            references.get(object) == Some(&cached.keys)
+                && self.watched_version(object).as_ref() == Some(&cached.version)
         });
-        let missing = objects.iter().filter(|object| !cache.0.contains_key(*object));
-        let reads = missing.map(|object| async move {
-            let (version, read) = self.read_object(object).await?;
-            Ok::<_, Error>((object.clone(), (version, Arc::new(read))))
+        let missing = references
+            .iter()
+            .filter(|(object, _)| !cache.0.contains_key(*object));
+        let reads = missing.map(|(object, keys)| async move {
+            let (version, read) = self.read_object(object, keys).await?;
+            let cached = CachedRead {
+                version,
+                keys: keys.clone(),
+                read: Arc::new(read),
+            };
+            Ok::<_, Error>((object.clone(), cached))
         });
         let reads: Vec<_> = reads.collect();
         let read: Vec<_> = stream::iter(reads)
@@ -84,7 +99,7 @@ impl SecretReader<'_> {
             .await?;
         cache.0.extend(read);
         let values = cache.0.iter();
-        let values = values.map(|(object, (_, read))| (object.clone(), Arc::clone(read)));
+        let values = values.map(|(object, cached)| (object.clone(), Arc::clone(&cached.read)));
         Ok(SecretValues(values.collect()))
     }
 
@@ -101,8 +116,14 @@ impl SecretReader<'_> {
         }
     }
 
-    /// Reads an object and its resource version, which is empty if the object does not exist.
-    async fn read_object(&self, object: &KeyedObject) -> Result<(String, ReadObject), Error> {
+    /// Looks at `keys` of an object. Also returns its resource version, which is empty if the object does not exist.
+    async fn read_object(
+        &self,
+        object: &KeyedObject,
+        keys: &BTreeSet<String>,
+    ) -> Result<(String, ReadObject), Error> {
+        // The semaphore is never closed.
+        let _permit = READ_PERMITS.acquire().await.ok();
         let name = ObjectName::parse(object.name())?;
         match object {
             KeyedObject::Secret(_) => {
@@ -114,9 +135,9 @@ impl SecretReader<'_> {
                 if let Err(message) = self.policy.check_secret(&secret) {
                     return Ok((version, ReadObject::NotAllowed(message)));
                 }
-                let data = secret.data.unwrap_or_default().into_iter();
-                let values = data.map(|(key, value)| (key, value.0));
-                Ok((version, ReadObject::Values(values.collect())))
+                let data = secret.data.unwrap_or_default();
+                let values = data.iter().map(|(key, value)| (key, value.0.as_slice()));
+                Ok((version, ReadObject::of(values, keys)))
             }
             KeyedObject::ConfigMap(_) => {
                 let config_maps = ObjectApi::<ConfigMap>::in_namespace(self.client, self.namespace)?;
@@ -124,23 +145,36 @@ impl SecretReader<'_> {
                     return Ok((String::new(), ReadObject::Missing));
                 };
                 let version = config_map.resource_version().unwrap_or_default();
-                let text = config_map.data.unwrap_or_default().into_iter();
-                let binary = config_map.binary_data.unwrap_or_default().into_iter();
-                let values = text
-                    .map(|(key, value)| (key, value.into_bytes()))
-                    .chain(binary.map(|(key, value)| (key, value.0)));
-                Ok((version, ReadObject::Values(values.collect())))
+                let text = config_map.data.unwrap_or_default();
+                let text = text.iter().map(|(key, value)| (key, value.as_bytes()));
+                let binary = config_map.binary_data.unwrap_or_default();
+                let binary = binary.iter().map(|(key, value)| (key, value.0.as_slice()));
+                Ok((version, ReadObject::of(text.chain(binary), keys)))
             }
         }
     }
 }
 
+impl ReadObject {
+    /// Looks at those of `values` that have one of `keys`.
+    fn of<'a>(values: impl Iterator<Item = (&'a String, &'a [u8])>, keys: &BTreeSet<String>) -> Self {
+        let referenced = values.filter(|(key, _)| keys.contains(*key));
+        let facts = referenced.map(|(key, value)| (key.clone(), ValueFacts::of(value)));
+        Self::Values(facts.collect())
+    }
+}
+
 impl SecretValues {
-    /// The value of `key` in `object`. `field` is the field of the spec that refers to it.
+    /// What is known of the value of `key` in `object`. `field` is the field of the spec that refers to it.
     ///
     /// # Errors
     /// Why there is no value.
-    pub fn value(&self, object: &KeyedObject, key: &str, field: &str) -> Result<&[u8], SecretProblem> {
+    pub(crate) fn facts(
+        &self,
+        object: &KeyedObject,
+        key: &str,
+        field: &str,
+    ) -> Result<&ValueFacts, SecretProblem> {
         let (kind, name) = match object {
             KeyedObject::Secret(name) => ("Secret", name),
             KeyedObject::ConfigMap(name) => ("ConfigMap", name),
@@ -163,7 +197,7 @@ impl SecretValues {
                 "SecretNotAllowed",
                 format!("{field}: {message}"),
             )),
-            Some(ReadObject::Values(values)) => values.get(key).map(Vec::as_slice).ok_or_else(|| {
+            Some(ReadObject::Values(values)) => values.get(key).ok_or_else(|| {
                 problem(
                     "SecretKeyNotFound",
                     "ConfigMapKeyNotFound",
@@ -178,14 +212,16 @@ impl SecretValues {
     /// # Errors
     /// Why it cannot be used. The message does not contain the value.
     pub fn check(&self, file: &SecretFile) -> Result<(), SecretProblem> {
-        let value = self.value(&file.object, &file.key, &file.field)?;
-        check_content(&file.content, value).map_err(|problem| invalid(file, problem))
+        let facts = self.facts(&file.object, &file.key, &file.field)?;
+        facts
+            .check(file.content)
+            .map_err(|problem| invalid(file, problem))
     }
 
-    /// The value that the kubelet mounts, if there is one.
-    pub(crate) fn mounted(&self, file: &SecretFile) -> Option<&[u8]> {
+    /// The digest of the value that the kubelet mounts, if there is one.
+    pub(crate) fn mounted(&self, file: &SecretFile) -> Option<&ValueDigest> {
         match &**self.0.get(&file.object)? {
-            ReadObject::Values(values) => values.get(&file.key).map(Vec::as_slice),
+            ReadObject::Values(values) => values.get(&file.key).map(|facts| &facts.digest),
             ReadObject::Missing | ReadObject::NotAllowed(_) => None,
         }
     }
@@ -215,28 +251,32 @@ fn invalid(file: &SecretFile, problem: &str) -> SecretProblem {
     }
 }
 
-/// Says what is wrong with `value`, as a phrase that follows "the value".
-fn check_content(content: &FileContent, value: &[u8]) -> Result<(), &'static str> {
-    let text = std::str::from_utf8(value).map_err(|_| "is not valid UTF-8")?;
-    match content {
-        FileContent::HeaderValue { prefix } => rules::header_value(prefix, text).map(drop),
-        // The gateway parses them, and reports in its status what is wrong inside.
-        FileContent::Certificates if !text.contains("-----BEGIN CERTIFICATE-----") => {
-            Err("has no certificate in PEM")
-        }
-        FileContent::PrivateKey if !text.contains("PRIVATE KEY-----") => Err("has no private key in PEM"),
-        FileContent::Certificates | FileContent::PrivateKey => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use vmcp_crds::v1alpha1::FileContent;
+
     use super::*;
 
-    fn header(prefix: &str) -> FileContent {
-        FileContent::HeaderValue {
-            prefix: prefix.to_owned(),
-        }
+    /// What an object with the key `t` and this value is seen as.
+    fn looked_at(object: &KeyedObject, value: &[u8], keys: &[&str]) -> SecretValues {
+        let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        let read = ReadObject::of(std::iter::once((&"t".to_owned(), value)), &keys);
+        SecretValues(BTreeMap::from([(object.clone(), Arc::new(read))]))
+    }
+
+    // Nothing of a value stays in memory: facts own nothing, and only those of referenced keys are kept.
+    #[test]
+    fn facts_hold_no_value_and_only_of_referenced_keys() {
+        fn owns_nothing<T: Copy>(_: T) {}
+        let object = KeyedObject::Secret("token".to_owned());
+        let facts = looked_at(&object, b"s3cret", &["t", "u"]);
+        owns_nothing(*facts.facts(&object, "t", "field").unwrap());
+        assert!(!format!("{facts:?}").contains("s3cret"));
+        let other = looked_at(&object, b"s3cret", &["u"]);
+        let ReadObject::Values(values) = &*other.0[&object] else {
+            panic!("{other:?}")
+        };
+        assert!(values.is_empty());
     }
 
     // A value that the gateway could not use is found, and the message does not repeat it.
@@ -250,16 +290,8 @@ mod tests {
             field: "spec.headers.X.secretKeyRef".to_owned(),
             content,
         };
-        let problem = |content, value: &[u8]| {
-            let values = BTreeMap::from([("t".to_owned(), value.to_vec())]);
-            let values = SecretValues(BTreeMap::from([(
-                object.clone(),
-                Arc::new(ReadObject::Values(values)),
-            )]));
-            assert!(!format!("{values:?}").contains("s3cret"));
-            values.check(&file(content)).err()
-        };
-        assert_eq!(problem(header("Bearer "), b"s3cret\n"), None);
+        let problem = |content, value: &[u8]| looked_at(&object, value, &["t"]).check(&file(content)).err();
+        assert_eq!(problem(FileContent::HeaderValue, b"s3cret\n"), None);
         assert_eq!(
             problem(FileContent::Certificates, b"-----BEGIN CERTIFICATE-----"),
             None
@@ -269,10 +301,10 @@ mod tests {
             None
         );
         for (content, value) in [
-            (header(""), b"s3cret\nline".as_slice()),
-            (header(""), b"s3cret\xff"),
-            (header(""), b"s3cret\0"),
-            (header(""), b"\n"),
+            (FileContent::HeaderValue, b"s3cret\nline".as_slice()),
+            (FileContent::HeaderValue, b"s3cret\xff"),
+            (FileContent::HeaderValue, b"s3cret\0"),
+            (FileContent::HeaderValue, b"\n"),
             (FileContent::Certificates, b"s3cret"),
             (FileContent::PrivateKey, b"s3cret"),
         ] {

@@ -75,12 +75,7 @@ impl MCPServerEntry {
         let directory = self.directory();
         let headers = self.spec.headers.iter().filter_map(|(name, header)| {
             let reference = header.secret_key_ref.as_ref()?;
-            Some(secret_file::header(
-                &directory,
-                name,
-                reference,
-                &header.source.prefix,
-            ))
+            Some(secret_file::header(&directory, name, reference))
         });
         let tls = self.spec.tls.iter().flat_map(|tls| {
             let bundle = tls.ca_bundle_ref.as_ref();

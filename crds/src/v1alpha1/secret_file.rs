@@ -35,13 +35,10 @@ impl KeyedObject {
 }
 
 /// What a file must contain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileContent {
-    /// The value of a header, which follows `prefix`.
-    HeaderValue {
-        /// Text before the value.
-        prefix: String,
-    },
+    /// The value of a header.
+    HeaderValue,
     /// PEM certificates.
     Certificates,
     /// A PEM private key.
@@ -91,15 +88,13 @@ pub(super) fn header_file(header: &str) -> String {
 }
 
 /// The file with the value of a header.
-pub(super) fn header(directory: &str, header: &str, reference: &SecretKeyRef, prefix: &str) -> SecretFile {
+pub(super) fn header(directory: &str, header: &str, reference: &SecretKeyRef) -> SecretFile {
     SecretFile {
         path: format!("{directory}/{}", header_file(header)),
         object: KeyedObject::Secret(reference.name.clone()),
         key: reference.key.clone(),
         field: format!("spec.headers.{header}.secretKeyRef"),
-        content: FileContent::HeaderValue {
-            prefix: prefix.to_owned(),
-        },
+        content: FileContent::HeaderValue,
     }
 }
 

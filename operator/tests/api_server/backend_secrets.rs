@@ -28,7 +28,12 @@ async fn entry(harness: &Harness, mut spec: Json) {
 }
 
 async fn entry_with_token(harness: &Harness) {
-    let source = json!({"prefix": "Bearer ", "secretKeyRef": {"name": "weather", "key": "token"}});
+    entry_with_key(harness, "token").await;
+}
+
+/// Applies the entry `weather` with a header from this key of the Secret `weather`.
+async fn entry_with_key(harness: &Harness, key: &str) {
+    let source = json!({"prefix": "Bearer ", "secretKeyRef": {"name": "weather", "key": key}});
     entry(harness, json!({"headers": {"Authorization": source}})).await;
 }
 
@@ -225,6 +230,31 @@ async fn changed_value_nudges_each_pod_once() {
     harness.apply_server(json!({"replicas": 2})).await;
     harness.settle().await;
     assert_eq!(harness.versions().await, versions);
+}
+
+// The operator keeps no values, so it reads an unchanged Secret again when another of its keys is named.
+#[requires(api_server)]
+#[tokio::test]
+async fn other_key_of_unchanged_secret_is_looked_at() {
+    let harness = Harness::start("other-key").await;
+    harness.apply_group(&["time"]).await;
+    secret(
+        &harness,
+        json!({}),
+        json!({"token": "one", "broken": "two\nlines"}),
+    )
+    .await;
+    entry_with_token(&harness).await;
+    harness.apply_server(json!({})).await;
+    wait_for_backend(&harness, true).await;
+    entry_with_key(&harness, "broken").await;
+    let text = "the value of key broken of Secret weather contains a character";
+    wait_for_message(&harness, "SecretValueInvalid", text).await;
+    entry_with_key(&harness, "none").await;
+    wait_for_message(&harness, "SecretKeyNotFound", "names key none of Secret weather").await;
+    entry_with_token(&harness).await;
+    harness.wait_for_status("SecretsResolved", "True").await;
+    wait_for_backend(&harness, true).await;
 }
 
 // With a required label, a Secret without it is not even mounted.
