@@ -2,9 +2,8 @@
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
-use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
@@ -80,16 +79,7 @@ async fn foreign_object_is_left_alone_and_reported() {
             && text.contains("delete or rename it"),
         "{text}"
     );
-    let events = harness.api::<Event>();
-    eventually("an Event reports it", async || {
-        let list = events.list(&ListParams::default()).await.unwrap();
-        list.iter()
-            .any(|event| {
-                event.reason.as_deref() == Some("ChildNotOwned") && event.type_.as_deref() == Some("Warning")
-            })
-            .then_some(())
-    })
-    .await;
+    harness.wait_for_event("Warning", "ChildNotOwned").await;
     let same = |service: &Service| service.resource_version() == theirs.0.resource_version();
     harness
         .assert_stays("the foreign object is unchanged", "vmcp-x", same)

@@ -9,7 +9,8 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
-use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config, Resource};
@@ -237,6 +238,19 @@ impl Harness {
             Some(object.clone())
         })
         .await
+    }
+
+    /// Waits until there is an Event of this type with this reason.
+    pub(crate) async fn wait_for_event(&self, type_: &str, reason: &str) {
+        let events = self.api::<Event>();
+        eventually(&format!("there is an Event {type_} {reason}"), async || {
+            let list = events.list(&ListParams::default()).await.unwrap();
+            let is_wanted = |event: &Event| {
+                (event.type_.as_deref(), event.reason.as_deref()) == (Some(type_), Some(reason))
+            };
+            list.iter().any(is_wanted).then_some(())
+        })
+        .await;
     }
 
     /// Triggers a reconcile and waits for it. At least one reconcile has begun after this call.

@@ -11,7 +11,7 @@ use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
 use crate::fake_gateway::FakeGateway;
-use crate::harness::{Harness, eventually};
+use crate::harness::Harness;
 use crate::hot_config::rendered_hash;
 
 fn redis() -> Json {
@@ -179,14 +179,7 @@ async fn lost_session_keys_are_recreated_and_pods_nudged() {
     harness
         .wait_for("there are keys again", "vmcp-x-session-keys", other)
         .await;
-    let events = harness.api::<k8s_openapi::api::events::v1::Event>();
-    eventually("an Event reports it", async || {
-        let list = events.list(&ListParams::default()).await.unwrap();
-        list.iter()
-            .any(|event| event.reason.as_deref() == Some("SessionKeysLost"))
-            .then_some(())
-    })
-    .await;
+    harness.wait_for_event("Warning", "SessionKeysLost").await;
     harness.wait_for("the pod is nudged", &gateway.pod, nudged).await;
 }
 
@@ -334,17 +327,6 @@ async fn request_rotation(harness: &Harness, request: &str) {
         .await;
 }
 
-async fn wait_for_event(harness: &Harness, reason: &str) {
-    let events = harness.api::<k8s_openapi::api::events::v1::Event>();
-    eventually(&format!("there is an Event {reason}"), async || {
-        let list = events.list(&ListParams::default()).await.unwrap();
-        list.iter()
-            .any(|event| event.reason.as_deref() == Some(reason))
-            .then_some(())
-    })
-    .await;
-}
-
 // A rotation moves the keys, nudges the pods and replaces none; a pod that still has the old keys stays ready. A second one is refused.
 #[requires(api_server)]
 #[tokio::test]
@@ -373,7 +355,7 @@ async fn rotation_moves_keys_and_second_is_refused() {
     let after = harness
         .wait_for("the keys are rotated", "vmcp-x-session-keys", rotated)
         .await;
-    wait_for_event(&harness, "SessionKeysRotated").await;
+    harness.wait_for_event("Normal", "SessionKeysRotated").await;
     let nudged = |pod: &Pod| pod.annotations().get(labels::SECRETS_MAC).cloned();
     harness.wait_for("the pod is nudged", &gateway.pod, nudged).await;
     harness.settle().await;
@@ -385,7 +367,9 @@ async fn rotation_moves_keys_and_second_is_refused() {
     );
 
     request_rotation(&harness, "third").await;
-    wait_for_event(&harness, "SessionKeyRotationRefused").await;
+    harness
+        .wait_for_event("Warning", "SessionKeyRotationRefused")
+        .await;
     let refused = |server: &VirtualMCPServer| {
         let message = resolved_message(server)?;
         message.contains("the last rotation is too recent").then_some(())
