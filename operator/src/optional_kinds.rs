@@ -67,6 +67,18 @@ pub struct RouteCondition {
     pub reason: String,
     /// The message for users.
     pub message: String,
+    /// The generation of the route that the controller has looked at, if it says so.
+    pub observed_generation: Option<i64>,
+}
+
+impl RouteCondition {
+    /// Whether the condition is about `route` as it is now, and not about an earlier generation.
+    #[must_use]
+    pub fn is_current(&self, route: &HTTPRoute) -> bool {
+        let generation = route.metadata.generation;
+        self.observed_generation
+            .is_none_or(|observed| generation.is_none_or(|now| observed >= now))
+    }
 }
 
 /// Tells Prometheus which Services to scrape.

@@ -35,11 +35,12 @@ pub(super) fn http_route(observed: &Observed<'_>) -> Option<ConditionUpdate> {
     })
 }
 
-/// What the controllers of the Gateways say about the route.
+/// What the controllers of the Gateways say about the route. What they said about an earlier generation of it does not count.
 fn acceptance(route: &HTTPRoute) -> (Option<bool>, &'static str, String) {
     let parents: &[RouteParentStatus] = route.status.as_ref().map_or(&[], |status| &status.parents);
     let problem = parents.iter().find_map(|parent| {
-        let condition = parent.conditions.iter().find(|condition| is_problem(condition))?;
+        let mut conditions = parent.conditions.iter();
+        let condition = conditions.find(|condition| is_problem(condition) && condition.is_current(route))?;
         Some((parent, condition))
     });
     if let Some((parent, condition)) = problem {
@@ -47,8 +48,9 @@ fn acceptance(route: &HTTPRoute) -> (Option<bool>, &'static str, String) {
         let message = format!("{name}: {}: {}", condition.reason, condition.message);
         return (Some(false), "NotAccepted", one_line(&message, MAX_MESSAGE_CHARS));
     }
-    let is_accepted =
-        |condition: &RouteCondition| condition.type_ == "Accepted" && condition.status == "True";
+    let is_accepted = |condition: &RouteCondition| {
+        condition.type_ == "Accepted" && condition.status == "True" && condition.is_current(route)
+    };
     let accepted = parents
         .iter()
         .filter(|parent| parent.conditions.iter().any(is_accepted))

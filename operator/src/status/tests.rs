@@ -516,7 +516,8 @@ fn rejected_spec_stalls_before_other_conditions() {
 
 fn route(parents: &Json) -> OptionalChild<HTTPRoute> {
     let route = serde_json::from_value(json!({
-        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "metadata": {"name": "vmcp-everything"},
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute",
+        "metadata": {"name": "vmcp-everything", "generation": 2},
         "spec": {"parentRefs": [{"name": "public"}, {"name": "private"}], "hostnames": ["tools.example.com"], "rules": []},
         "status": {"parents": parents},
     }));
@@ -581,6 +582,29 @@ fn route_is_ready_when_every_gateway_accepts() {
         assert_eq!((found.status.as_str(), found.reason.as_str()), (status, reason));
         assert!(found.message.contains(message), "{}", found.message);
         assert_eq!(find(&conditions, "Ready").unwrap().status, "True");
+    }
+}
+
+// What a Gateway has said about an earlier generation of the route counts neither for it nor against it.
+#[test]
+fn outdated_acceptance_of_route_does_not_count() {
+    let parent = |name: &str, status: &str, generation: i64| {
+        let condition = json!({
+            "type": "Accepted", "status": status, "reason": "Why", "message": "in words", "observedGeneration": generation,
+        });
+        json!({"parentRef": {"name": name}, "controllerName": "example.com/x", "conditions": [condition]})
+    };
+    for (private, reason) in [
+        (parent("private", "True", 2), "Accepted"),
+        (parent("private", "True", 1), "Pending"),
+        (parent("private", "False", 1), "Pending"),
+        (parent("private", "False", 2), "NotAccepted"),
+    ] {
+        let mut fixture = Fixture::ready();
+        fixture.http_route = Some(route(&json!([parent("public", "True", 2), private])));
+        let conditions = fixture.status().conditions;
+        let found = find(&conditions, condition_type::HTTP_ROUTE_READY).unwrap();
+        assert_eq!(found.reason, reason, "{private}");
     }
 }
 
