@@ -13,11 +13,12 @@ use crate::server_state::ServerState;
 /// What became of a child whose kind the cluster may not have.
 #[derive(Clone, Debug)]
 pub enum OptionalChild<K> {
-    /// The spec has none, and none exists.
+    /// The spec has none, and none of this virtual server exists.
     NotWanted,
     /// The cluster does not have the kind.
     KindMissing,
-    /// The API server rejects it, or an object of that name belongs to another owner; with the reason of the condition and its message.
+    /// The API server rejects it or its deletion, or an object of that name belongs to another owner; with the reason of the condition and
+    /// its message.
     Refused(&'static str, String),
     /// It exists as wanted.
     Applied(K),
@@ -36,10 +37,11 @@ impl Reconciler<'_> {
         K: NamespacedObject + Serialize + 'static,
     {
         let Some(wanted) = wanted else {
-            if may_exist {
-                self.delete_optional::<K>().await?;
-            }
-            return Ok(OptionalChild::NotWanted);
+            return if may_exist {
+                self.delete_optional().await
+            } else {
+                Ok(OptionalChild::NotWanted)
+            };
         };
         let live = match self.optional::<K>().await {
             Ok(live) => live,
@@ -71,11 +73,18 @@ impl Reconciler<'_> {
         }
     }
 
-    async fn delete_optional<K: NamespacedObject>(&self) -> Result<(), Error> {
-        match self.optional::<K>().await {
+    async fn delete_optional<K: NamespacedObject>(&self) -> Result<OptionalChild<K>, Error> {
+        let deleted = match self.optional::<K>().await {
             Ok(Some(child)) if owner::is_controlled_by(&child, self.server) => self.delete(&child).await,
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        };
+        match deleted {
+            Ok(()) => Ok(OptionalChild::NotWanted),
+            Err(error) if error.is_rejection() => {
+                Ok(OptionalChild::Refused("ApplyRefused", error.to_string()))
+            }
             Err(error) => Err(error),
         }
     }

@@ -12,7 +12,7 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 use vmcp_operator::optional_kinds::{HTTPRoute, ServiceMonitor};
 
-use crate::harness::{Harness, eventually};
+use crate::harness::{Harness, OPERATOR, RULES, eventually};
 
 /// Time in which the operator must notice that a kind was installed.
 const NOTICE_TIME: Duration = Duration::from_secs(30);
@@ -206,7 +206,19 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     harness.reconcile().await;
     let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
     assert_eq!(route.spec.hostnames, ["tools.example.com"]);
+
+    // A refused deletion is in the condition, and does not keep the operator from the rest. It is tried again.
+    allow_route_deletion(&server, &harness, false).await;
     harness.apply_server(json!({})).await;
+    let message = message_of(&harness, "HTTPRouteReady", "ApplyRefused").await;
+    assert!(message.starts_with("cannot delete HTTPRoute"), "{message}");
+    eventually("the monitor is deleted", async || {
+        let monitor = harness.api::<ServiceMonitor>().get_opt("vmcp-x").await.unwrap();
+        monitor.is_none().then_some(())
+    })
+    .await;
+    harness.wait_for_object::<HTTPRoute>("vmcp-x").await;
+    allow_route_deletion(&server, &harness, true).await;
     eventually("the route and the monitor are deleted", async || {
         let route = harness.api::<HTTPRoute>().get_opt("vmcp-x").await.unwrap();
         let monitor = harness.api::<ServiceMonitor>().get_opt("vmcp-x").await.unwrap();
@@ -230,6 +242,28 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
     assert_eq!(route.spec.hostnames, ["theirs.example.com"]);
     harness.stop_operator().await;
+}
+
+/// Gives the operator the right to delete routes, or takes it away.
+async fn allow_route_deletion(server: &ApiServer, harness: &Harness, is_allowed: bool) {
+    let mut rules: Json = serde_yaml::from_str(RULES).unwrap();
+    for rule in rules.as_array_mut().unwrap() {
+        if rule["resources"][0] == "httproutes" && !is_allowed {
+            rule["verbs"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|verb| verb != "delete");
+        }
+    }
+    harness.apply_operator_role(&rules).await;
+    let question = ["auth", "can-i", "delete", "httproutes.gateway.networking.k8s.io"];
+    let user = ["--as", OPERATOR, "--namespace", &harness.namespace];
+    eventually("the right has changed", async || {
+        // The command fails for the answer "no".
+        let answer = server.kubectl(question.into_iter().chain(user));
+        (answer.is_ok() == is_allowed).then_some(())
+    })
+    .await;
 }
 
 /// The status that a Gateway's controller gives the route.

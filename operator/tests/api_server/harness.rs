@@ -32,6 +32,8 @@ use crate::fake_gateway::FakeGateway;
 
 /// The user as which the operator calls the API server.
 pub(crate) const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
+/// The rights that the chart gives the operator.
+pub(crate) const RULES: &str = include_str!("../../../charts/vmcp-operator/files/rules.yaml");
 /// Time limit of every wait, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -156,13 +158,8 @@ impl Harness {
         for (_, text) in vmcp_crds::v1alpha1::yaml().unwrap() {
             self.apply_cluster(&serde_yaml::from_str(&text).unwrap()).await;
         }
-        let rules = include_str!("../../../charts/vmcp-operator/files/rules.yaml");
-        let rules: Json = serde_yaml::from_str(rules).unwrap();
-        self.apply_cluster(&json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-            "metadata": {"name": "operator"}, "rules": rules,
-        }))
-        .await;
+        self.apply_operator_role(&serde_yaml::from_str(RULES).unwrap())
+            .await;
         let kinds = ["virtualmcpservers", "mcpgroups", "mcpserverentries"];
         for kind in kinds {
             let crd = format!("crd/{kind}.vmcp.dev");
@@ -177,6 +174,15 @@ impl Harness {
             })
             .await;
         }
+    }
+
+    /// Gives the operator exactly the rights in `rules`.
+    pub(crate) async fn apply_operator_role(&self, rules: &Json) {
+        self.apply_cluster(&json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+            "metadata": {"name": "operator"}, "rules": rules,
+        }))
+        .await;
     }
 
     /// Applies an object in this namespace as a user.
