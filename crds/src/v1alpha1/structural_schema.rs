@@ -1,26 +1,31 @@
 //! Adapts the schema of the gateway's configuration types to what a CustomResourceDefinition allows.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
-/// Adapts the schema of the spec.
+/// Adapts the schema of the spec, and gives the status a default.
 ///
 /// - Defaults move from the schema into the descriptions. The API server would write them into every object, where they would stay when a
 ///   later version has another default, and the operator could not tell them from a value that a user has set.
 /// - Formats of integers that Kubernetes does not know become bounds.
+/// - An object without a status gets an observed generation that no object has. kstatus, and so `helm install --wait`, takes an object without
+///   conditions for one that is up to date, and would not wait for the operator.
 pub(super) fn adapt(crd: &mut CustomResourceDefinition) {
     for version in &mut crd.spec.versions {
         let schema = version
             .schema
             .as_mut()
             .and_then(|schema| schema.open_api_v3_schema.as_mut());
-        let spec = schema
-            .and_then(|schema| schema.properties.as_mut())
-            .and_then(|fields| fields.get_mut("spec"));
-        for field in spec.into_iter().flat_map(children) {
+        let Some(fields) = schema.and_then(|schema| schema.properties.as_mut()) else {
+            continue;
+        };
+        for field in fields.get_mut("spec").into_iter().flat_map(children) {
             adapt_field(field);
+        }
+        if let Some(status) = fields.get_mut("status") {
+            status.default = Some(JSON(json!({"observedGeneration": -1})));
         }
     }
 }

@@ -468,12 +468,11 @@ impl Harness {
     }
 }
 
-/// Whether a virtual server has a status and is not ready.
+/// Whether the operator says that a virtual server is not ready.
 pub(crate) fn is_not_ready(server: &VirtualMCPServer) -> bool {
-    server
-        .status
-        .as_ref()
-        .is_some_and(|status| !vmcp_crds::condition::is_true(&status.conditions, "Ready"))
+    let conditions = server.status.as_ref().map(|status| &status.conditions);
+    let ready = conditions.and_then(|conditions| vmcp_crds::condition::find(conditions, "Ready"));
+    ready.is_some_and(|ready| ready.status == "False")
 }
 
 /// Polls until `found` returns a value.

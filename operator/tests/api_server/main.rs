@@ -17,6 +17,7 @@ mod foreign_objects;
 mod gateway_conditions;
 mod groups;
 mod harness;
+mod helm_wait;
 mod hot_config;
 mod injection;
 mod malformed_response;

@@ -48,5 +48,8 @@ async fn reconcile_without_changes_writes_nothing() {
         "objects that changed because the operator restarted"
     );
     let server: VirtualMCPServer = harness.wait_for_object("x").await;
-    assert!(server.status.is_some());
+    assert_eq!(
+        server.status.unwrap().observed_generation,
+        server.metadata.generation
+    );
 }
