@@ -9,7 +9,7 @@ use vmcp_crds::v1alpha1::condition_type as types;
 const MAX_NOTE_CHARS: usize = 250;
 
 /// Reasons of [`types::READY`] being false that are part of normal operation and no warning.
-const NORMAL_REASONS: [&str; 3] = ["DeploymentProgressing", "ConfigPending", "ScaledToZero"];
+const NORMAL_REASONS: [&str; 2] = ["DeploymentProgressing", "ConfigPending"];
 
 /// The Events for the changes from the conditions `old` to `new`.
 #[must_use]
@@ -50,7 +50,9 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
             let was_ready = is_true(old, types::READY);
             let now_ready = condition.status == "True";
             let is_normal = NORMAL_REASONS.contains(&condition.reason.as_str());
-            return (was_ready != now_ready).then(|| {
+            let is_other_reason = before.is_some_and(|before| before.reason != condition.reason);
+            // Scaling to zero and back keeps the condition true.
+            return (was_ready != now_ready || now_ready && is_other_reason).then(|| {
                 let severity = if now_ready || is_normal {
                     EventType::Normal
                 } else {
@@ -135,6 +137,15 @@ mod tests {
         assert_eq!(events_of(&ready, &lost), [(true, "GroupRefNotFound".to_owned())]);
         let healed = [condition("GroupRefValidated", "True", "GroupRefValid")];
         assert_eq!(events_of(&lost, &healed), [(false, "GroupRefValid".to_owned())]);
+    }
+
+    #[test]
+    fn scaling_to_zero_and_back_is_one_event_each() {
+        let serving = [condition("Ready", "True", "Serving")];
+        let zero = [condition("Ready", "True", "ScaledToZero")];
+        assert_eq!(events_of(&serving, &zero), [(false, "ScaledToZero".to_owned())]);
+        assert_eq!(events_of(&zero, &serving), [(false, "Serving".to_owned())]);
+        assert!(events_of(&zero, &zero).is_empty());
     }
 
     // A problem that exists from the start is reported although no condition has changed.

@@ -21,7 +21,7 @@ pub(super) struct Assessment {
 pub(super) enum Phase {
     /// The gateway serves the current spec.
     Serving,
-    /// The virtual server is scaled to zero.
+    /// The virtual server is scaled to zero, as its spec says: there is nothing to wait for.
     Idle,
     /// The operator is at work, or waits for a change that may happen without a user.
     Waiting,
@@ -96,7 +96,7 @@ fn rollout(deployment: &Deployment) -> Option<Assessment> {
         return Some(Assessment {
             phase: Phase::Idle,
             reason: "ScaledToZero",
-            message: "scaled to zero replicas".to_owned(),
+            message: "scaled to zero replicas: no pod serves the endpoint".to_owned(),
         });
     }
     if updated >= wanted && available >= wanted && all <= updated {

@@ -149,7 +149,7 @@ fn were_polled(observed: &Observed<'_>) -> bool {
 fn ready(assessment: &Assessment) -> ConditionUpdate {
     ConditionUpdate {
         type_: condition_type::READY,
-        status: Some(assessment.phase == Phase::Serving),
+        status: Some(matches!(assessment.phase, Phase::Serving | Phase::Idle)),
         reason: assessment.reason,
         message: assessment.message.clone(),
     }

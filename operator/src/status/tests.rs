@@ -320,12 +320,12 @@ fn stuck_rollout_stalls() {
 }
 
 #[test]
-fn scaled_to_zero_is_neither_ready_nor_reconciling() {
+fn scaled_to_zero_is_ready_and_not_reconciling() {
     let mut fixture = Fixture::ready();
     fixture.deployment = Some(deployment(0, 0, 0, 0));
     fixture.gateways.clear();
     let status = fixture.status();
-    assert_condition(&status, "Ready", Some(("False", "ScaledToZero")));
+    assert_condition(&status, "Ready", Some(("True", "ScaledToZero")));
     assert_condition(&status, "Reconciling", None);
 }
 

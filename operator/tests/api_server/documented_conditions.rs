@@ -95,7 +95,7 @@ async fn server_with_zero_replicas_is_scaled_to_zero() {
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 0})).await;
     harness.observe_deployment(0).await;
-    harness.wait_for_condition("Ready", "False", "ScaledToZero").await;
+    harness.wait_for_condition("Ready", "True", "ScaledToZero").await;
 }
 
 #[requires(api_server)]

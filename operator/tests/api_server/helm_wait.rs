@@ -50,3 +50,21 @@ async fn helm_waits_for_object_without_status() {
     let group: MCPGroup = harness.wait_for_object("group").await;
     assert_eq!(group.status.unwrap().observed_generation, Some(-1));
 }
+
+// A virtual server with `replicas: 0` is as its spec says, so there is nothing to wait for.
+#[requires(api_server, helm)]
+#[tokio::test]
+async fn helm_does_not_wait_for_pods_of_zero_replicas() {
+    let harness = Harness::start("helm-zero").await;
+    harness.apply_group(&[]).await;
+    let object = virtual_server(&json!({"groupRef": {"name": "group"}, "replicas": 0}));
+    let (output, ()) = tokio::join!(install(&harness, &object, "60s"), harness.observe_deployment(0));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
+    let ready = vmcp_crds::condition::find(&server.status.as_ref().unwrap().conditions, "Ready").unwrap();
+    assert_eq!(
+        (ready.status.as_str(), ready.reason.as_str()),
+        ("True", "ScaledToZero")
+    );
+}
