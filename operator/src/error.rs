@@ -106,7 +106,7 @@ impl Error {
     }
 
     /// Whether the API server would reject the same request again, for example because of a quota, a policy or a missing
-    /// permission. The status of the virtual server reports such an error.
+    /// permission. The status of the virtual server reports such an error at once, and any other at the second failure.
     #[must_use]
     pub fn is_rejection(&self) -> bool {
         matches!(self.code(), Some(400..=499)) && !self.is_conflict() && self.code() != Some(429)

@@ -41,6 +41,13 @@ pub fn session_key_rotation_refused(reason: &str) -> Event {
     event(EventType::Warning, "SessionKeyRotationRefused", reason)
 }
 
+/// The Event for a status that cannot be written.
+#[must_use]
+pub fn status_write_failed(error: &str) -> Event {
+    let note = format!("the conditions may be out of date: {error}");
+    event(EventType::Warning, "StatusWriteFailed", &note)
+}
+
 fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
     let before = find(old, &condition.type_);
     let changed = before.is_none_or(|before| before.status != condition.status);

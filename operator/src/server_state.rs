@@ -14,6 +14,8 @@ use crate::secret_values::ReadCache;
 /// Cached state of one virtual server.
 #[derive(Debug, Default)]
 pub struct ServerState {
+    /// The number of reconciles in a row that have failed.
+    pub failures: u32,
     /// The last apply of each child.
     pub applied: Applied,
     /// The Deployment as the last apply returned it. The watch may still show an older version.

@@ -87,7 +87,12 @@ pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> 
         server: &server,
         namespace: server.namespace().unwrap_or_default(),
     };
-    reconciler.run(&mut state).await
+    let result = reconciler.run(&mut state).await;
+    state.failures = match &result {
+        Ok(_) => 0,
+        Err(_) => state.failures.saturating_add(1),
+    };
+    result
 }
 
 /// One reconcile of one virtual server.
@@ -121,12 +126,24 @@ impl Reconciler<'_> {
     async fn run(&self, state: &mut ServerState) -> Result<Action, Error> {
         let mut findings = Findings::default();
         if let Err(error) = self.apply_spec(state, &mut findings).await {
-            if !error.is_rejection() && !error.is_not_owned() {
+            // A conflict, or an API server that restarts, is over at the next attempt.
+            let is_reported = error.is_rejection() || error.is_not_owned() || state.failures > 0;
+            if !is_reported {
                 return Err(error);
             }
             findings.error = Some(error);
         }
-        let status = self.update_status(state, &findings).await?;
+        let status = match self.update_status(state, &findings).await {
+            Ok(status) => status,
+            Err(error) => {
+                // Once: the event is the only place left that can say it.
+                if state.failures == 1 {
+                    self.publish_event(&events::status_write_failed(&error.to_string()))
+                        .await;
+                }
+                return Err(error);
+            }
+        };
         match findings.error {
             Some(error) if !error.is_not_owned() => Err(error),
             _ => Ok(Action::requeue(requeue_delay(&status, findings.nudges_exhausted))),
@@ -289,7 +306,8 @@ impl Reconciler<'_> {
         let apply_failure = match &findings.error {
             Some(Error::BeingDeleted { .. }) => error_text.as_deref().map(not_owned(false)),
             Some(Error::NotOwned { is_temporary, .. }) => error_text.as_deref().map(not_owned(!is_temporary)),
-            _ => error_text.as_deref().map(ApplyFailure::ApiServer),
+            Some(error) if error.is_rejection() => error_text.as_deref().map(ApplyFailure::Refused),
+            _ => error_text.as_deref().map(ApplyFailure::Failed),
         };
         let no_config = String::new();
         let rejected_pod_template = self.rejected_pod_template();

@@ -56,7 +56,8 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
         };
     }
     match observed.apply_failure {
-        Some(ApplyFailure::ApiServer(message)) => return waiting("ApplyRefused", message.to_owned()),
+        Some(ApplyFailure::Refused(message)) => return waiting("ApplyRefused", message.to_owned()),
+        Some(ApplyFailure::Failed(message)) => return waiting("ApplyFailed", message.to_owned()),
         Some(ApplyFailure::NotOwned { message, stalled }) => {
             return Assessment {
                 phase: if stalled { Phase::Stalled } else { Phase::Waiting },

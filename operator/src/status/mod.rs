@@ -69,7 +69,9 @@ pub enum SecretsState<'a> {
 #[derive(Clone, Copy, Debug)]
 pub enum ApplyFailure<'a> {
     /// The API server rejected it, with this message.
-    ApiServer(&'a str),
+    Refused(&'a str),
+    /// Two attempts in a row have failed, with this message: the API server, or a webhook that it asks, does not work.
+    Failed(&'a str),
     /// An object of that name exists and belongs to another owner.
     NotOwned {
         /// The message of the condition, which names the object and its owner.

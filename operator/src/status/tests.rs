@@ -246,7 +246,7 @@ fn unpolled_pods_keep_last_backends() {
         fixture.status_with(missing, None),
         fixture.status_with(
             SecretsState::Resolved,
-            Some(ApplyFailure::ApiServer("exceeded quota")),
+            Some(ApplyFailure::Refused("exceeded quota")),
         ),
     ] {
         assert_eq!(status.backends, fixture.old.backends);
@@ -276,11 +276,15 @@ fn foreign_object_stalls_unless_temporary() {
 fn api_server_rejection_is_reported() {
     let status = Fixture::ready().status_with(
         SecretsState::Resolved,
-        Some(ApplyFailure::ApiServer("exceeded quota")),
+        Some(ApplyFailure::Refused("exceeded quota")),
     );
     assert_condition(&status, "Ready", Some(("False", "ApplyRefused")));
     let ready = find(&status.conditions, "Ready").unwrap();
     assert_eq!(ready.message, "exceeded quota");
+    let failed = Some(ApplyFailure::Failed("the webhook does not answer"));
+    let status = Fixture::ready().status_with(SecretsState::Resolved, failed);
+    assert_condition(&status, "Ready", Some(("False", "ApplyFailed")));
+    assert_condition(&status, "Reconciling", Some(("True", "ApplyFailed")));
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod controller_manager;
 mod documented_conditions;
 mod election;
 mod endpoint;
+mod failing_writes;
 mod fake_gateway;
 mod foreign_objects;
 mod gateway_conditions;
