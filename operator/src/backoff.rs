@@ -9,8 +9,8 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 /// Delay after the first failure.
 const BASE_DELAY: Duration = Duration::from_millis(500);
-/// Upper bound of the delay.
-const MAX_DELAY: Duration = Duration::from_secs(300);
+/// Upper bound of the delay. Messages of conditions name it: no watch reports that the cause of a failure is gone.
+pub const MAX_DELAY: Duration = Duration::from_secs(30);
 
 /// Counts the consecutive failures of each virtual server.
 #[derive(Debug, Default)]
@@ -51,11 +51,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delay_doubles_up_to_five_minutes() {
+    fn delay_doubles_up_to_thirty_seconds() {
         for failures in 1..100 {
             let wait = delay(failures, "everything");
             let whole = Duration::from_millis(500 * 2_u64.pow(failures.min(20) - 1)).min(MAX_DELAY);
             assert!(wait <= whole && wait >= whole * 3 / 4, "{failures}: {wait:?}");
+            assert!(wait <= Duration::from_secs(30), "{failures}: {wait:?}");
         }
     }
 

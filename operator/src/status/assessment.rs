@@ -3,6 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 
 use super::{ApplyFailure, Observed, SecretsState};
+use crate::backoff;
 use crate::desired::ConfigFiles;
 use crate::status_client::GatewayPod;
 
@@ -56,8 +57,8 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
         };
     }
     match observed.apply_failure {
-        Some(ApplyFailure::Refused(message)) => return waiting("ApplyRefused", message.to_owned()),
-        Some(ApplyFailure::Failed(message)) => return waiting("ApplyFailed", message.to_owned()),
+        Some(ApplyFailure::Refused(message)) => return waiting("ApplyRefused", with_retry(message)),
+        Some(ApplyFailure::Failed(message)) => return waiting("ApplyFailed", with_retry(message)),
         Some(ApplyFailure::NotOwned { message, stalled }) => {
             return Assessment {
                 phase: if stalled { Phase::Stalled } else { Phase::Waiting },
@@ -162,6 +163,12 @@ pub(super) fn config_rejection(gateways: &[GatewayPod], files: &ConfigFiles) -> 
         (status.hot_config_hash != files.hot_hash)
             .then(|| format!("{} rejected the backends: {error}", gateway.name))
     })
+}
+
+/// Adds when the next attempt is. The bound instead of the time of the attempt, because each new time would be a write.
+fn with_retry(message: &str) -> String {
+    let seconds = backoff::MAX_DELAY.as_secs();
+    format!("{message}; the operator tries again within {seconds} seconds")
 }
 
 pub(super) fn missing_group_message(group: &str) -> String {

@@ -280,7 +280,10 @@ fn api_server_rejection_is_reported() {
     );
     assert_condition(&status, "Ready", Some(("False", "ApplyRefused")));
     let ready = find(&status.conditions, "Ready").unwrap();
-    assert_eq!(ready.message, "exceeded quota");
+    assert_eq!(
+        ready.message,
+        "exceeded quota; the operator tries again within 30 seconds"
+    );
     let failed = Some(ApplyFailure::Failed("the webhook does not answer"));
     let status = Fixture::ready().status_with(SecretsState::Resolved, failed);
     assert_condition(&status, "Ready", Some(("False", "ApplyFailed")));

@@ -95,7 +95,9 @@ async fn webhook_that_is_down_is_reported() {
         .await;
     let text = message(&harness, "Ready").await;
     assert!(
-        text.contains("cannot apply Deployment") && text.contains("down.example.com"),
+        text.contains("cannot apply Deployment")
+            && text.contains("down.example.com")
+            && text.contains("tries again within 30 seconds"),
         "{text}"
     );
     let note = warning(&harness, "ApplyFailed").await;
