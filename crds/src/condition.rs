@@ -51,7 +51,7 @@ pub fn merge(
                 type_: update.type_.to_owned(),
                 status: status.to_owned(),
                 reason: update.reason.to_owned(),
-                message: truncate(&update.message),
+                message: truncate(&update.message, MAX_MESSAGE_BYTES).to_owned(),
                 last_transition_time: since,
                 observed_generation: generation,
             }
@@ -71,11 +71,13 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
-fn truncate(message: &str) -> String {
-    let end = (0..=message.len().min(MAX_MESSAGE_BYTES))
+/// The beginning of `text`, up to `max` bytes, without a part of a character.
+#[must_use]
+pub fn truncate(text: &str, max: usize) -> &str {
+    let end = (0..=text.len().min(max))
         .rev()
-        .find(|&end| message.is_char_boundary(end));
-    message[..end.unwrap_or(0)].to_owned()
+        .find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
 }
 
 #[cfg(test)]

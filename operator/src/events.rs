@@ -2,21 +2,28 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
-use vmcp_crds::condition::{find, is_true};
+use vmcp_crds::condition::{find, is_true, truncate};
 use vmcp_crds::v1alpha1::condition_type as types;
 
-/// Maximum number of characters of a note. The API server accepts 1 kB, and a character has up to 4 bytes.
-const MAX_NOTE_CHARS: usize = 250;
+/// Maximum size of a note that the API server accepts.
+const MAX_NOTE_BYTES: usize = 1024;
+/// The end of a note that was cut. The condition has the whole text.
+const CUT: &str = "...";
 
 /// Reasons of [`types::READY`] being false that are part of normal operation and no warning.
 const NORMAL_REASONS: [&str; 2] = ["DeploymentProgressing", "ConfigPending"];
 
-/// The Events for the changes from the conditions `old` to `new`.
+/// The Events for the changes from the conditions `old` to `new`. Several conditions may say the same, which is one Event.
 #[must_use]
 pub fn transitions(old: &[Condition], new: &[Condition]) -> Vec<Event> {
-    new.iter()
-        .filter_map(|condition| transition(old, condition))
-        .collect()
+    let mut events: Vec<Event> = Vec::new();
+    for event in new.iter().filter_map(|condition| transition(old, condition)) {
+        let is_known = |known: &Event| known.reason == event.reason && known.note == event.note;
+        if !events.iter().any(is_known) {
+            events.push(event);
+        }
+    }
+    events
 }
 
 /// The Event for a lost Secret with session keys that was created again.
@@ -58,8 +65,11 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
             let now_ready = condition.status == "True";
             let is_normal = NORMAL_REASONS.contains(&condition.reason.as_str());
             let is_other_reason = before.is_some_and(|before| before.reason != condition.reason);
-            // Scaling to zero and back keeps the condition true.
-            return (was_ready != now_ready || now_ready && is_other_reason).then(|| {
+            // Scaling to zero and back keeps the condition true. One problem may follow another, or exist from the start.
+            let is_news = was_ready != now_ready
+                || now_ready && is_other_reason
+                || !now_ready && !is_normal && (before.is_none() || is_other_reason);
+            return is_news.then(|| {
                 let severity = if now_ready || is_normal {
                     EventType::Normal
                 } else {
@@ -89,10 +99,18 @@ fn event(type_: EventType, reason: &str, note: &str) -> Event {
     Event {
         type_,
         reason: reason.to_owned(),
-        note: Some(note.chars().take(MAX_NOTE_CHARS).collect()),
+        note: Some(fit(note)),
         action: "Reconcile".to_owned(),
         secondary: None,
     }
+}
+
+/// Cuts a note that the API server would reject.
+fn fit(note: &str) -> String {
+    if note.len() <= MAX_NOTE_BYTES {
+        return note.to_owned();
+    }
+    format!("{}{CUT}", truncate(note, MAX_NOTE_BYTES - CUT.len()))
 }
 
 #[cfg(test)]
@@ -153,6 +171,34 @@ mod tests {
         assert_eq!(events_of(&serving, &zero), [(false, "ScaledToZero".to_owned())]);
         assert_eq!(events_of(&zero, &serving), [(false, "Serving".to_owned())]);
         assert!(events_of(&zero, &zero).is_empty());
+    }
+
+    // One problem that follows another is reported, and so is one that exists from the start. What several conditions say is one Event.
+    #[test]
+    fn each_new_reason_for_not_ready_is_one_event() {
+        let refused = [
+            condition("Ready", "False", "ApplyRefused"),
+            condition("Reconciling", "True", "ApplyRefused"),
+        ];
+        let stalled = [
+            condition("Ready", "False", "ChildNotOwned"),
+            condition("Stalled", "True", "ChildNotOwned"),
+        ];
+        assert_eq!(events_of(&[], &refused), [(true, "ApplyRefused".to_owned())]);
+        assert!(events_of(&refused, &refused).is_empty());
+        assert_eq!(
+            events_of(&refused, &stalled),
+            [(true, "ChildNotOwned".to_owned())]
+        );
+        let rolling = [condition("Ready", "False", "DeploymentProgressing")];
+        assert!(events_of(&refused, &rolling).is_empty());
+    }
+
+    #[test]
+    fn long_note_is_cut_to_what_api_server_accepts() {
+        assert_eq!(fit(&"x".repeat(MAX_NOTE_BYTES)).len(), MAX_NOTE_BYTES);
+        let cut = fit(&"ä".repeat(MAX_NOTE_BYTES));
+        assert!(cut.len() <= MAX_NOTE_BYTES && cut.ends_with("ä..."), "{cut}");
     }
 
     // A problem that exists from the start is reported although no condition has changed.
