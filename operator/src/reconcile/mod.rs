@@ -347,6 +347,8 @@ impl Reconciler<'_> {
             http_route: findings.http_route.as_ref(),
             service_monitor: findings.service_monitor.as_ref(),
             deployment: deployment.as_deref(),
+            replica_sets: &self.replica_sets(state),
+            pods: &self.pods(state),
             gateways: &findings.gateways,
             expected_replicas: self.expected_replicas(state),
         };

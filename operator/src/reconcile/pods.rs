@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt as _;
@@ -25,20 +26,23 @@ impl Reconciler<'_> {
     /// The gateway pods: those that are owned by this server's Deployment through a ReplicaSet. Labels alone are not enough: anyone who
     /// can create pods can set them, and the operator sends the status token to these pods.
     pub(super) fn pods(&self, state: &ServerState) -> Vec<Arc<Pod>> {
+        let sets = self.replica_sets(state);
+        let sets: Vec<String> = sets.iter().filter_map(|set| set.uid()).collect();
+        let mut pods = self.labeled_objects(&self.context.stores.pods);
+        pods.retain(|pod| is_controlled(&pod.metadata, &sets));
+        pods
+    }
+
+    /// The ReplicaSets that are owned by this server's Deployment.
+    pub(super) fn replica_sets(&self, state: &ServerState) -> Vec<Arc<ReplicaSet>> {
         let deployment = self.deployment(state);
         let Some(deployment) = deployment.filter(|found| owner::is_controlled_by(&**found, self.server))
         else {
             return Vec::new();
         };
-        let sets = self.labeled_objects(&self.context.stores.replica_sets);
-        let sets: Vec<String> = sets
-            .iter()
-            .filter(|set| is_controlled(&set.metadata, deployment.uid().as_slice()))
-            .filter_map(|set| set.uid())
-            .collect();
-        let mut pods = self.labeled_objects(&self.context.stores.pods);
-        pods.retain(|pod| is_controlled(&pod.metadata, &sets));
-        pods
+        let mut sets = self.labeled_objects(&self.context.stores.replica_sets);
+        sets.retain(|set| is_controlled(&set.metadata, deployment.uid().as_slice()));
+        sets
     }
 
     /// Nudges the pods whose hot configuration is not `hash`. Returns whether a pod has had the maximum number of nudges.

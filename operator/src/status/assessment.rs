@@ -1,7 +1,6 @@
 //! Assesses whether a virtual server is ready, and if not, what it is waiting for.
 
-use k8s_openapi::api::apps::v1::Deployment;
-
+use super::rollout::rollout;
 use super::{ApplyFailure, Observed, SecretsState};
 use crate::backoff;
 use crate::desired::ConfigFiles;
@@ -74,52 +73,13 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
             "the Deployment does not exist yet".to_owned(),
         );
     };
-    rollout(deployment)
+    rollout(deployment, observed.replica_sets, observed.pods)
         .or_else(|| config_rollout(observed.gateways, files))
         .unwrap_or_else(|| Assessment {
             phase: Phase::Serving,
             reason: "Serving",
             message: format!("the gateway serves {}", count(backends.len(), "backend")),
         })
-}
-
-/// The obstacle in the rollout of the Deployment, if it is not complete.
-fn rollout(deployment: &Deployment) -> Option<Assessment> {
-    let status = deployment.status.clone().unwrap_or_default();
-    let wanted = deployment.spec.replicas.unwrap_or(1);
-    if status.observed_generation < deployment.metadata.generation {
-        let message = "the Deployment has changed, and its controller has not observed the change yet";
-        return Some(waiting("DeploymentProgressing", message.to_owned()));
-    }
-    let updated = status.updated_replicas.unwrap_or(0);
-    let available = status.available_replicas.unwrap_or(0);
-    let all = status.replicas.unwrap_or(0);
-    if wanted == 0 && all == 0 {
-        return Some(Assessment {
-            phase: Phase::Idle,
-            reason: "ScaledToZero",
-            message: "scaled to zero replicas: no pod serves the endpoint".to_owned(),
-        });
-    }
-    if updated >= wanted && available >= wanted && all <= updated {
-        return None;
-    }
-    let message = format!(
-        "waiting for {}: {updated} updated, {available} available",
-        count(usize::try_from(wanted).unwrap_or(0), "gateway pod"),
-    );
-    let exceeded = status.conditions.iter().flatten().any(|condition| {
-        condition.type_.as_deref() == Some("Progressing")
-            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-    });
-    Some(if exceeded {
-        stalled(
-            "ProgressDeadlineExceeded",
-            format!("{message}; no progress for ten minutes: check the events of the pods"),
-        )
-    } else {
-        waiting("DeploymentProgressing", message)
-    })
 }
 
 /// The obstacle until all ready pods have loaded the rendered configuration.
@@ -178,7 +138,7 @@ pub(super) fn missing_group_message(group: &str) -> String {
     )
 }
 
-fn waiting(reason: &'static str, message: String) -> Assessment {
+pub(super) fn waiting(reason: &'static str, message: String) -> Assessment {
     Assessment {
         phase: Phase::Waiting,
         reason,
@@ -186,7 +146,7 @@ fn waiting(reason: &'static str, message: String) -> Assessment {
     }
 }
 
-fn stalled(reason: &'static str, message: String) -> Assessment {
+pub(super) fn stalled(reason: &'static str, message: String) -> Assessment {
     Assessment {
         phase: Phase::Stalled,
         reason,
@@ -194,7 +154,7 @@ fn stalled(reason: &'static str, message: String) -> Assessment {
     }
 }
 
-fn count(number: usize, noun: &str) -> String {
+pub(super) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }

@@ -3,9 +3,13 @@
 mod backends;
 mod gateway_conditions;
 mod optional;
+mod rollout;
+
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
 use vmcp_crds::condition::{ConditionUpdate, merge};
 use vmcp_crds::config::SessionStorageProvider;
 use vmcp_crds::v1alpha1::{MAX_CONFLICTS, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
@@ -41,6 +45,10 @@ pub struct Observed<'a> {
     pub service_monitor: Option<&'a OptionalChild<ServiceMonitor>>,
     /// The current Deployment, if it exists.
     pub deployment: Option<&'a Deployment>,
+    /// The ReplicaSets of the Deployment.
+    pub replica_sets: &'a [Arc<ReplicaSet>],
+    /// The pods of these ReplicaSets.
+    pub pods: &'a [Arc<Pod>],
     /// The running gateway pods.
     pub gateways: &'a [GatewayPod],
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
@@ -290,5 +298,7 @@ fn session_storage(observed: &Observed<'_>) -> ConditionUpdate {
 }
 
 mod assessment;
+#[cfg(test)]
+mod rollout_tests;
 #[cfg(test)]
 mod tests;

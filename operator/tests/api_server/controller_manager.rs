@@ -1,11 +1,14 @@
 //! The operator with the real built-in controllers, which create ReplicaSets and pods. No node runs the pods.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{LimitRange, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use vmcp_cluster::ApiServer;
+use vmcp_crds::condition::find;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 use vmcp_operator::desired::labels;
 
@@ -79,6 +82,80 @@ async fn only_owned_replica_set_pods_get_the_token() {
     assert_eq!(stranger.request_count(), 0);
     let pod: Pod = harness.wait_for_object(&foreign).await;
     assert!(!pod.annotations().contains_key(labels::CONFIG_HASH), "{pod:?}");
+    harness.stop_operator().await;
+    tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
+}
+
+/// The message of the condition `Ready` of the virtual server `x`.
+async fn ready_message(harness: &Harness) -> String {
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
+    let conditions = server.status.unwrap().conditions;
+    find(&conditions, "Ready").unwrap().message.clone()
+}
+
+// Pods that cannot be created, a pod that cannot start, and a paused rollout are reported at once, each with the object to look at.
+#[requires(api_server)]
+#[tokio::test]
+async fn rollout_that_cannot_continue_says_why() {
+    let server = tokio::task::spawn_blocking(ApiServer::start_with_controllers)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut harness = Harness::on(&server, "rollout").await;
+    let limits = json!({
+        "apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "small"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "1Mi"}}]},
+    });
+    harness.apply(&limits).await;
+    harness.start_operator().await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("Ready", "False", "PodCreationFailed")
+        .await;
+    let message = ready_message(&harness).await;
+    assert!(
+        message.contains("maximum memory usage per Container is 1Mi")
+            && message.contains("`kubectl describe replicaset vmcp-x-"),
+        "{message}"
+    );
+    let ranges = harness.api::<LimitRange>();
+    ranges.delete("small", &DeleteParams::default()).await.unwrap();
+
+    let pod = pod_of(&harness, "vmcp-x-").await.name_any();
+    harness
+        .apply_status(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
+            "status": {"containerStatuses": [{
+                "name": "gateway", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"waiting": {"reason": "ErrImagePull", "message": "no such image"}},
+            }]},
+        }))
+        .await;
+    harness
+        .wait_for_condition("Ready", "False", "PodNotRunning")
+        .await;
+    let message = ready_message(&harness).await;
+    assert_eq!(
+        message,
+        format!("pod {pod}: container gateway: ErrImagePull: no such image; look at `kubectl describe pod {pod}`")
+    );
+    let events = harness.api::<Event>();
+    eventually("an Event says it", async || {
+        let list = events.list(&ListParams::default()).await.unwrap();
+        let says = |event: &Event| event.note.as_deref() == Some(&message);
+        list.items.iter().any(says).then_some(())
+    })
+    .await;
+
+    harness
+        .apply(&json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "vmcp-x"}, "spec": {"paused": true},
+        }))
+        .await;
+    harness
+        .wait_for_condition("Stalled", "True", "DeploymentPaused")
+        .await;
     harness.stop_operator().await;
     tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
 }

@@ -1,0 +1,168 @@
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value as Json, json};
+
+use super::assessment::{Assessment, Phase};
+use super::rollout;
+
+/// A Deployment that waits for the second of two pods.
+fn deployment(spec: &Json, conditions: &Json) -> Deployment {
+    let mut object = json!({
+        "metadata": {"name": "vmcp-x", "generation": 1},
+        "spec": {"replicas": 2, "selector": {}, "template": {}},
+        "status": {
+            "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 1, "conditions": conditions,
+        },
+    });
+    for (field, value) in spec.as_object().unwrap() {
+        object["spec"][field] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn pod(name: &str, status: &Json) -> Box<Pod> {
+    Box::new(serde_json::from_value(json!({"metadata": {"name": name}, "status": status})).unwrap())
+}
+
+/// A pod whose container `gateway` is not ready, with these states.
+fn pod_with_container(name: &str, states: &Json) -> Box<Pod> {
+    let mut container =
+        json!({"name": "gateway", "image": "", "imageID": "", "ready": false, "restartCount": 1});
+    for (field, value) in states.as_object().unwrap() {
+        container[field] = value.clone();
+    }
+    pod(
+        name,
+        &json!({"phase": "Pending", "containerStatuses": [container]}),
+    )
+}
+
+fn assess(deployment: &Deployment, sets: &[Box<ReplicaSet>], pods: &[Box<Pod>]) -> Assessment {
+    rollout::rollout(deployment, sets, pods).unwrap()
+}
+
+fn assess_pods(pods: &[Box<Pod>]) -> (&'static str, String) {
+    let found = assess(&deployment(&json!({}), &json!([])), &[], pods);
+    (found.reason, found.message)
+}
+
+#[test]
+fn pod_that_waits_is_reported_with_kubelet_words() {
+    let pods = [
+        pod_with_container(
+            "b",
+            &json!({"state": {"waiting": {"reason": "ContainerCreating"}}}),
+        ),
+        pod_with_container(
+            "a",
+            &json!({"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such\nimage"}}}),
+        ),
+    ];
+    let (reason, message) = assess_pods(&pods);
+    assert_eq!(reason, "PodNotRunning");
+    assert_eq!(
+        message,
+        "pod a: container gateway: ImagePullBackOff: no such image; look at `kubectl describe pod a`"
+    );
+    assert_eq!(assess_pods(&pods[..1]).0, "DeploymentProgressing");
+}
+
+// The message is the same in every phase of a crash loop.
+#[test]
+fn crash_loop_is_reported_with_exit_code() {
+    let ended = json!({"terminated": {"exitCode": 1, "reason": "Error"}});
+    let phases = [
+        json!({"state": ended}),
+        json!({"state": {"running": {}}, "lastState": ended}),
+        json!({
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}, "lastState": ended,
+        }),
+    ];
+    for states in &phases {
+        let (reason, message) = assess_pods(&[pod_with_container("a", states)]);
+        assert_eq!(reason, "PodNotRunning");
+        assert_eq!(
+            message,
+            "pod a: container gateway: ended with exit code 1 (Error); look at `kubectl logs a --container gateway`"
+        );
+    }
+    let ready = json!({"state": {"running": {}}, "lastState": ended, "ready": true});
+    let (reason, _) = assess_pods(&[pod_with_container("a", &ready)]);
+    assert_eq!(reason, "DeploymentProgressing");
+}
+
+#[test]
+fn unschedulable_and_evicted_pods_are_reported() {
+    let unschedulable = json!({"phase": "Pending", "conditions": [{
+        "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/2 nodes are available",
+    }]});
+    let (reason, message) = assess_pods(&[pod("a", &unschedulable)]);
+    assert_eq!(reason, "PodNotRunning");
+    assert!(
+        message.starts_with("pod a: no node for it (Unschedulable: 0/2 nodes are available)"),
+        "{message}"
+    );
+    let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
+    let (_, message) = assess_pods(&[pod("a", &evicted)]);
+    assert!(
+        message.starts_with("pod a: failed (Evicted: low on memory)"),
+        "{message}"
+    );
+}
+
+#[test]
+fn pods_that_cannot_be_created_are_reported() {
+    let set: ReplicaSet = serde_json::from_value(json!({
+        "metadata": {"name": "vmcp-x-1"}, "spec": {"selector": {}},
+        "status": {"replicas": 0, "conditions": [{
+            "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota",
+        }]},
+    }))
+    .unwrap();
+    let found = assess(&deployment(&json!({}), &json!([])), &[Box::new(set)], &[]);
+    assert_eq!((found.phase, found.reason), (Phase::Waiting, "PodCreationFailed"));
+    assert_eq!(
+        found.message,
+        "ReplicaSet vmcp-x-1 cannot create pods (FailedCreate): exceeded quota; look at `kubectl describe replicaset vmcp-x-1`"
+    );
+}
+
+#[test]
+fn paused_rollout_stalls() {
+    let found = assess(&deployment(&json!({"paused": true}), &json!([])), &[], &[]);
+    assert_eq!((found.phase, found.reason), (Phase::Stalled, "DeploymentPaused"));
+    assert!(
+        found.message.contains("kubectl rollout resume deployment/vmcp-x"),
+        "{}",
+        found.message
+    );
+}
+
+// After ten minutes, the message still says why, or at least which object to look at.
+#[test]
+fn rollout_without_progress_stalls_and_says_why() {
+    let conditions =
+        json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+    let stuck = deployment(&json!({}), &conditions);
+    let starting = pod("a", &json!({"phase": "Running"}));
+    let failing = pod_with_container(
+        "b",
+        &json!({"state": {"waiting": {"reason": "InvalidImageName"}}}),
+    );
+    for (pods, expected) in [
+        (vec![], "kubectl describe deployment vmcp-x"),
+        (vec![starting.clone()], "kubectl describe pod a"),
+        (vec![starting, failing], "container gateway: InvalidImageName"),
+    ] {
+        let found = assess(&stuck, &[], &pods);
+        assert_eq!(
+            (found.phase, found.reason),
+            (Phase::Stalled, "ProgressDeadlineExceeded")
+        );
+        assert!(
+            found.message.starts_with("no progress for ten minutes: ") && found.message.contains(expected),
+            "{}",
+            found.message
+        );
+    }
+}
