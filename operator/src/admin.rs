@@ -13,12 +13,15 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
+use crate::watch_health::WatchHealth;
 
 /// The state that the admin port reports.
 #[derive(Clone, Debug, Default)]
 pub struct Admin {
     /// The metrics that `/metrics` serves.
     pub metrics: Metrics,
+    /// The watches that the API server refuses: without them this process cannot do its work.
+    pub watch_health: WatchHealth,
     ready: Arc<AtomicBool>,
 }
 
@@ -48,13 +51,15 @@ impl Admin {
 }
 
 async fn readyz(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ok\n")
+    let problem = if admin.ready.load(Ordering::Relaxed) {
+        admin.watch_health.refusals()
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the API server has not been reached yet\n",
-        )
+        "the API server has not been reached yet\n".to_owned()
+    };
+    if problem.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, problem)
     }
 }
 

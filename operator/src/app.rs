@@ -48,7 +48,14 @@ async fn run_controller(
     if !args.leader_election {
         admin.set_ready(true);
         admin.metrics.set_leader(true);
-        controller::run(client, options, admin.metrics.clone(), stop.clone()).await;
+        controller::run(
+            client,
+            options,
+            admin.metrics.clone(),
+            admin.watch_health.clone(),
+            stop.clone(),
+        )
+        .await;
         return Ok(());
     }
     let candidate = Candidate::new(
@@ -64,7 +71,7 @@ async fn run_controller(
     }
     admin.metrics.set_leader(true);
     tokio::select! {
-        () = controller::run(client, options, admin.metrics.clone(), stop.clone()) => {}
+        () = controller::run(client, options, admin.metrics.clone(), admin.watch_health.clone(), stop.clone()) => {}
         () = candidate.hold() => bail!("lost the Lease {}; another operator leads now", args.lease_name),
     }
     admin.metrics.set_leader(false);

@@ -22,6 +22,15 @@ pub const FIELD_MANAGER: &str = "vmcp-operator";
 #[derive(Debug, Default)]
 pub struct Applied(HashMap<(String, String), AppliedRecord>);
 
+impl Applied {
+    /// Whether the last apply of this object was the same.
+    #[must_use]
+    pub fn has_intent<K: NamespacedObject + Serialize>(&self, intent: &K) -> bool {
+        let last = self.0.get(&key(intent));
+        last.is_some_and(|last| last.intent == hash(intent))
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct AppliedRecord {
     uid: Option<String>,
@@ -46,7 +55,7 @@ where
     K: NamespacedObject + Serialize,
 {
     let (namespace, name) = (intent.namespace().unwrap_or_default(), intent.name_any());
-    let key = (K::kind(&()).into_owned(), name.clone());
+    let key = key(intent);
     let intent_hash = hash(intent);
     let unchanged = applied.0.get(&key).is_some_and(|last| {
         last.intent == intent_hash
@@ -84,6 +93,11 @@ where
         },
     );
     Ok(Some(object))
+}
+
+/// Kind and name of an object.
+fn key<K: NamespacedObject>(object: &K) -> (String, String) {
+    (K::kind(&()).into_owned(), object.name_any())
 }
 
 /// Hash of the `managedFields` entry of our field manager.

@@ -21,6 +21,7 @@ use crate::policy::Policy;
 use crate::reconcile::{Context, reconcile};
 use crate::status_client::StatusClient;
 use crate::watch::{Scope, watch};
+use crate::watch_health::{ScopeWatchHealth, WatchHealth};
 
 /// Maximum number of virtual servers that are reconciled at once.
 const MAX_CONCURRENT_RECONCILES: u16 = 16;
@@ -41,11 +42,17 @@ pub struct ControllerOptions {
 }
 
 /// Reconciles all virtual servers until `stop` is cancelled, then finishes the reconciles that have begun.
-pub async fn run(client: Client, options: ControllerOptions, metrics: Metrics, stop: CancellationToken) {
-    let scopes = options
-        .scopes
-        .iter()
-        .map(|scope| run_scope(&client, scope, &options, &metrics, &stop));
+pub async fn run(
+    client: Client,
+    options: ControllerOptions,
+    metrics: Metrics,
+    watch_health: WatchHealth,
+    stop: CancellationToken,
+) {
+    let scopes = options.scopes.iter().map(|scope| {
+        let health = watch_health.of_scope(scope, &metrics);
+        run_scope(&client, scope, &options, &metrics, health, &stop)
+    });
     future::join_all(scopes).await;
 }
 
@@ -54,11 +61,12 @@ async fn run_scope(
     scope: &Scope,
     options: &ControllerOptions,
     metrics: &Metrics,
+    watch_health: ScopeWatchHealth,
     stop: &CancellationToken,
 ) {
     let (invalid_sender, invalid_objects) = mpsc::channel(invalid_objects::QUEUE_CAPACITY);
     let changed = Arc::new(ChangedNamespaces::default());
-    let (stores, queue) = watch(client, scope, &invalid_sender, &changed);
+    let (stores, queue) = watch(client, scope, watch_health, &invalid_sender, &changed);
     drop(invalid_sender);
     let servers = stores.servers.clone();
     let groups = GroupStatusWriter {

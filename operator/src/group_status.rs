@@ -90,6 +90,11 @@ impl GroupStatusWriter {
         written.retain(|group, _| {
             group.namespace.as_deref() != Some(namespace) || self.stores.groups.get(group).is_some()
         });
+        let health = &self.stores.health;
+        // Members that are not known are not missing. They trigger another write when they are.
+        if health.refusal::<MCPServerEntry>().is_some() || health.refusal::<VirtualMCPServer>().is_some() {
+            return Ok(());
+        }
         let mut result = Ok(());
         for group in groups {
             let servers = self.stores.servers.state_filter(|server| {

@@ -38,6 +38,18 @@ pub(crate) fn describe_watch_error(error: &watcher::Error) -> String {
     }
 }
 
+/// The HTTP status with which the API server ended a watch, if it answered.
+#[must_use]
+pub(crate) fn watch_error_code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status))
+        | watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
+}
+
 fn describe_status(status: &Status) -> String {
     if status.reason == UNPARSED_REASON {
         return format!(

@@ -46,3 +46,4 @@ pub mod status_client;
 pub mod telemetry;
 mod value_facts;
 pub mod watch;
+pub mod watch_health;

@@ -22,6 +22,12 @@ struct AppliedKindLabels {
     kind: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchLabels {
+    namespace: String,
+    kind: String,
+}
+
 /// A handle to the metrics. Clones share the same counters.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -29,6 +35,7 @@ pub struct Metrics {
     reconciles: Family<ReconcileErrorLabels, Counter>,
     duration: Histogram,
     applies: Family<AppliedKindLabels, Counter>,
+    watch_failures: Family<WatchLabels, Counter>,
     leader: Gauge,
 }
 
@@ -37,6 +44,7 @@ impl Default for Metrics {
         let reconciles = Family::default();
         let duration = Histogram::new(exponential_buckets(0.001, 2.0, 14));
         let applies = Family::default();
+        let watch_failures = Family::default();
         let leader = Gauge::default();
         let mut registry = Registry::with_prefix("vmcp_operator");
         registry.register(
@@ -55,6 +63,11 @@ impl Default for Metrics {
             applies.clone(),
         );
         registry.register(
+            "watch_failures",
+            "Failures of the watch of a kind, for example because a right is missing. The namespace is empty for the whole cluster",
+            watch_failures.clone(),
+        );
+        registry.register(
             "leader",
             "1 while this process is the leader, otherwise 0",
             leader.clone(),
@@ -69,6 +82,7 @@ impl Default for Metrics {
             reconciles,
             duration,
             applies,
+            watch_failures,
             leader,
         }
     }
@@ -90,6 +104,15 @@ impl Metrics {
                 kind: kind.to_owned(),
             })
             .inc();
+    }
+
+    /// Records a failure of the watch of `kind` in `namespace`.
+    pub fn record_watch_failure(&self, namespace: &str, kind: &str) {
+        let labels = WatchLabels {
+            namespace: namespace.to_owned(),
+            kind: kind.to_owned(),
+        };
+        self.watch_failures.get_or_create(&labels).inc();
     }
 
     /// Sets whether this process is the leader.

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
 use crate::mappers::{self, Referrers};
+use crate::watch_health::ScopeWatchHealth;
 
 /// The part of the cluster that one set of watches covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,16 +52,18 @@ macro_rules! watch_table {
         #[derive(Clone, Debug)]
         pub struct ReflectorStores {
             $($(#[$doc])* pub $store: Store<$kind>,)*
+            /// Which of the watches are refused.
+            pub health: ScopeWatchHealth,
         }
 
         impl ReflectorStores {
-            /// Waits until every watch has received its first complete list. Before that, an object that is not in its store may
-            /// still exist.
+            /// Waits until every watch has received its first complete list, or is refused. Before that, an object that is not in its store
+            /// may still exist.
             ///
             /// # Errors
             /// When a watch ended before.
             pub async fn ready(&self) -> Result<(), Error> {
-                $(self.$store.wait_until_ready().await.map_err(|_| Error::ShuttingDown)?;)*
+                $(self.health.wait_until_known(&self.$store).await?;)*
                 Ok(())
             }
         }
@@ -71,12 +74,13 @@ macro_rules! watch_table {
         pub fn watch(
             client: &Client,
             scope: &Scope,
+            health: ScopeWatchHealth,
             invalid_objects: &mpsc::Sender<InvalidObject>,
             changed: &Arc<ChangedNamespaces>,
         ) -> (ReflectorStores, ReconcileQueue) {
-            let builder = WatchBuilder { client, scope, invalid_objects, changed };
+            let builder = WatchBuilder { client, scope, health: &health, invalid_objects, changed };
             $(let $store = builder.$watch::<$kind>();)*
-            let stores = ReflectorStores { $($store: $store.0,)* };
+            let stores = ReflectorStores { $($store: $store.0,)* health: health.clone() };
             let referrers = Referrers {
                 servers: stores.servers.clone(),
                 entries: stores.entries.clone(),
@@ -146,6 +150,7 @@ impl<K> Watchable for K where
 struct WatchBuilder<'a> {
     client: &'a Client,
     scope: &'a Scope,
+    health: &'a ScopeWatchHealth,
     invalid_objects: &'a mpsc::Sender<InvalidObject>,
     changed: &'a Arc<ChangedNamespaces>,
 }
@@ -196,6 +201,7 @@ impl WatchBuilder<'_> {
                 })
             })
             .modify(drop_managed_fields)
+            .inspect(self.recorder())
             .reflect(writer)
             .touched_objects()
             .filter_map(|event| future::ready(log_watch_error(event)))
@@ -223,10 +229,17 @@ impl WatchBuilder<'_> {
         let events = watcher(self.api::<K>(), config)
             .modify(shrink)
             .default_backoff()
+            .inspect(self.recorder())
             .reflect(writer)
             .touched_objects()
             .filter_map(|event| future::ready(log_watch_error(event)));
         (store, events.boxed())
+    }
+
+    /// Records what a watch reports, before it reaches the store.
+    fn recorder<K: Watchable>(&self) -> impl Fn(&Result<watcher::Event<K>, watcher::Error>) + Send + use<K> {
+        let health = self.health.clone();
+        move |event| health.record(event)
     }
 }
 

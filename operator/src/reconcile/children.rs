@@ -1,5 +1,6 @@
 //! Applies the children of a virtual server, and deletes those that are no longer needed.
 
+use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -81,6 +82,10 @@ impl Reconciler<'_> {
     where
         K: NamespacedObject + Serialize + 'static,
     {
+        // A child that is not known would be applied in every reconcile.
+        if self.context.stores.health.refusal::<K>().is_some() && state.applied.has_intent(child) {
+            return Ok(None);
+        }
         let live = store.get(&ObjectRef::from_obj(child));
         let applied = apply(&self.context.client, &mut state.applied, child, live.as_deref()).await?;
         if applied.is_some() {
@@ -109,6 +114,10 @@ impl Reconciler<'_> {
         let Some(deployment) = self.deployment(state) else {
             return Ok(());
         };
+        // A ReplicaSet that is not known may use a ConfigMap.
+        if self.context.stores.health.refusal::<ReplicaSet>().is_some() {
+            return Ok(());
+        }
         let sets = self.labeled_objects(&self.context.stores.replica_sets);
         let config_maps = self.labeled_objects(&self.context.stores.config_maps);
         let sets = sets.iter().map(|set| &**set);

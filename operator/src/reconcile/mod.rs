@@ -9,13 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, Recorder};
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
 use vmcp_crds::condition::find;
-use vmcp_crds::v1alpha1::{ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
+use vmcp_crds::v1alpha1::{
+    MCPGroup, MCPServerEntry, ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type,
+};
 
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
@@ -112,6 +116,7 @@ struct RejectedSpec {
 #[derive(Default)]
 struct Findings {
     rejected_spec: Option<RejectedSpec>,
+    refused_watch: Option<String>,
     backends: Option<Vec<Backend>>,
     config: Option<Result<ConfigFiles, String>>,
     secrets: Option<SecretResolution>,
@@ -154,7 +159,9 @@ impl Reconciler<'_> {
     /// unchanged.
     async fn apply_spec(&self, state: &mut ServerState, findings: &mut Findings) -> Result<(), Error> {
         findings.rejected_spec = self.rejected_spec();
-        if findings.rejected_spec.is_some() {
+        findings.refused_watch = self.refused_input().or_else(|| self.refused_workload());
+        // What is rendered from kinds that are not known would change running pods.
+        if findings.rejected_spec.is_some() || self.refused_input().is_some() {
             return Ok(());
         }
         let Some(mut backends) = resolve::backends(self.server, &self.context.stores) else {
@@ -243,6 +250,23 @@ impl Reconciler<'_> {
         Ok(())
     }
 
+    /// The right that is missing to watch a kind from which the objects are rendered.
+    fn refused_input(&self) -> Option<String> {
+        let health = &self.context.stores.health;
+        health
+            .refusal::<MCPGroup>()
+            .or_else(|| health.refusal::<MCPServerEntry>())
+            .or_else(|| health.refusal::<Secret>())
+            .or_else(|| health.refusal::<ConfigMap>())
+            .or_else(|| health.refusal::<Deployment>())
+    }
+
+    /// The right that is missing to watch what the Deployment's controller creates.
+    fn refused_workload(&self) -> Option<String> {
+        let health = &self.context.stores.health;
+        health.refusal::<ReplicaSet>().or_else(|| health.refusal::<Pod>())
+    }
+
     fn render(&self, backends: &[Backend]) -> Result<ConfigFiles, String> {
         desired::config_files(self.server, backends).map_err(|problem| problem.to_string())
     }
@@ -320,6 +344,7 @@ impl Reconciler<'_> {
             rejected_pod_template: rejected_pod_template
                 .as_ref()
                 .map(|rejected| (rejected.reason, rejected.message.as_str())),
+            refused_watch: findings.refused_watch.as_deref(),
             backends: findings.backends.as_deref(),
             config: match &findings.config {
                 Some(Ok(files)) => Ok(files),
@@ -405,7 +430,9 @@ fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Dur
     let is_storage_unavailable = storage.is_some_and(|storage| storage.status == "False");
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
-        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned") => REQUEUE_DEGRADED,
+        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned" | "WatchRefused") => {
+            REQUEUE_DEGRADED
+        }
         _ if is_route_waiting || is_storage_unavailable => REQUEUE_DEGRADED,
         _ if status
             .backends

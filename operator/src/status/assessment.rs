@@ -34,6 +34,9 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
     if let Some((reason, message)) = observed.rejected_spec {
         return stalled(reason, message.to_owned());
     }
+    if let Some(message) = observed.refused_watch {
+        return waiting("WatchRefused", message.to_owned());
+    }
     let Some(backends) = observed.backends else {
         let message = missing_group_message(&observed.server.spec.group_ref.name);
         return waiting("GroupRefNotFound", message);

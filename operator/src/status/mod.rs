@@ -29,6 +29,8 @@ pub struct Observed<'a> {
     pub rejected_spec: Option<(&'static str, &'a str)>,
     /// Reason and message if `spec.podTemplate` was rejected.
     pub rejected_pod_template: Option<(&'static str, &'a str)>,
+    /// The right that is missing to watch a kind. Without the members of the group, nothing else was observed.
+    pub refused_watch: Option<&'a str>,
     /// The members of its group; `None` if the group does not exist.
     pub backends: Option<&'a [Backend]>,
     /// The rendered configuration, or why it cannot be rendered. Ignored without a group.
@@ -181,7 +183,8 @@ fn progress(assessment: &Assessment) -> Option<ConditionUpdate> {
 }
 
 fn group_ref(observed: &Observed<'_>) -> Option<ConditionUpdate> {
-    if observed.rejected_spec.is_some() {
+    let is_unknown = observed.refused_watch.is_some() && observed.backends.is_none();
+    if observed.rejected_spec.is_some() || is_unknown {
         return None;
     }
     let group = &observed.server.spec.group_ref.name;

@@ -105,6 +105,7 @@ impl Fixture {
             server: &self.server,
             rejected_spec: self.rejected_spec,
             rejected_pod_template: self.rejected_pod_template,
+            refused_watch: None,
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,

@@ -138,7 +138,9 @@ async fn rollout_that_cannot_continue_says_why() {
     let message = ready_message(&harness).await;
     assert_eq!(
         message,
-        format!("pod {pod}: container gateway: ErrImagePull: no such image; look at `kubectl describe pod {pod}`")
+        format!(
+            "pod {pod}: container gateway: ErrImagePull: no such image; look at `kubectl describe pod {pod}`"
+        )
     );
     let events = harness.api::<Event>();
     eventually("an Event says it", async || {

@@ -27,6 +27,7 @@ use vmcp_operator::desired::labels;
 use vmcp_operator::metrics::Metrics;
 use vmcp_operator::policy::Policy;
 use vmcp_operator::watch::Scope;
+use vmcp_operator::watch_health::WatchHealth;
 
 use crate::fake_gateway::FakeGateway;
 
@@ -50,6 +51,7 @@ pub(crate) struct Harness {
 struct Operator {
     stop: CancellationToken,
     metrics: Metrics,
+    watch_health: WatchHealth,
     task: JoinHandle<()>,
 }
 
@@ -116,15 +118,22 @@ impl Harness {
             policy,
             identity: "operator-under-test".to_owned(),
         };
+        let watch_health = WatchHealth::default();
         let run = controller::run(
             client_of(&self.kubeconfig, Some(OPERATOR)).await,
             options,
             metrics.clone(),
+            watch_health.clone(),
             stop.clone(),
         );
         #[expect(clippy::disallowed_methods, reason = "a test joins it in stop_operator")]
         let task = tokio::spawn(run);
-        self.operator = Some(Operator { stop, metrics, task });
+        self.operator = Some(Operator {
+            stop,
+            metrics,
+            watch_health,
+            task,
+        });
     }
 
     pub(crate) async fn stop_operator(&mut self) {
@@ -142,6 +151,16 @@ impl Harness {
     /// The number of reconciles by the operator.
     fn reconcile_count(&self) -> u64 {
         self.metric("vmcp_operator_reconciles_total")
+    }
+
+    /// The number of failures of the operator's watches.
+    pub(crate) fn watch_failure_count(&self) -> u64 {
+        self.metric("vmcp_operator_watch_failures_total")
+    }
+
+    /// The messages about rights that the operator's watches need.
+    pub(crate) fn refused_watches(&self) -> String {
+        self.operator.as_ref().unwrap().watch_health.refusals()
     }
 
     /// The value of a counter of the operator, summed over its labels.

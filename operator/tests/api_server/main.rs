@@ -22,6 +22,7 @@ mod helm_wait;
 mod hot_config;
 mod injection;
 mod malformed_response;
+mod missing_rights;
 mod no_writes;
 mod owned_pods;
 mod policy;

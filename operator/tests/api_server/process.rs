@@ -89,7 +89,7 @@ fn missing_api_server_error_names_kubeconfig() {
 }
 
 /// The address of the admin port, from the log.
-fn admin_address(operator: &Process) -> Option<String> {
+pub(crate) fn admin_address(operator: &Process) -> Option<String> {
     let log = fs::read_to_string(operator.log()).unwrap();
     let lines = log.lines().filter_map(|line| serde_json::from_str(line).ok());
     lines
@@ -97,8 +97,15 @@ fn admin_address(operator: &Process) -> Option<String> {
         .find_map(|line| Some(line["fields"]["address"].as_str()?.to_owned()))
 }
 
-/// The body of a response of the admin port.
+/// The body of a successful response of the admin port.
 async fn get(address: &str, path: &str) -> String {
+    let (head, body) = request(address, path).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body
+}
+
+/// The head and the body of a response of the admin port.
+pub(crate) async fn request(address: &str, path: &str) -> (String, String) {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await.unwrap();
         let request = format!("GET /{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
@@ -111,6 +118,5 @@ async fn get(address: &str, path: &str) -> String {
         .await
         .unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
+    (head.to_owned(), body.to_owned())
 }
