@@ -1,19 +1,20 @@
 //! Server-side apply under one field manager.
 //!
-//! No field is compared. The API server records in `managedFields` which fields are ours, and removes a field from that record when
-//! another client changes it. So an object needs no write while our intent is the same as at the last apply and the record of our
-//! fields is the same as after it.
+//! Our intent is compared with no field of an object. The API server records in `managedFields` which fields are ours, and removes a field from
+//! that record when another client changes it. So an object needs no write while our intent is the same as at the last apply, and our fields
+//! and their values are the same as after it.
 
 use std::collections::HashMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::{Client, ResourceExt as _};
+use kube::{Client, Resource, ResourceExt as _};
 use serde::Serialize;
 use vmcp_crds::status::config_hash;
 
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::error::Error;
+use crate::owned_fields::hash_owned;
 use crate::owner;
+use crate::server_state::is_later;
 
 /// The operator's field manager for server-side apply.
 pub const FIELD_MANAGER: &str = "vmcp-operator";
@@ -34,8 +35,17 @@ impl Applied {
 #[derive(Debug, PartialEq, Eq)]
 struct AppliedRecord {
     uid: Option<String>,
+    version: Option<String>,
     intent: String,
     fields: String,
+}
+
+impl AppliedRecord {
+    /// Whether our fields in `live` are as this apply has left them. A watch that still shows an older object does not say otherwise.
+    fn is_kept_by<K: Resource + Serialize>(&self, live: &K) -> bool {
+        let (ours, shown) = (self.version.as_deref(), live.meta().resource_version.as_deref());
+        ours == shown || is_later(ours, shown) || hash_owned(live).as_ref() == Some(&self.fields)
+    }
 }
 
 /// Applies `intent`, unless `live` shows that nothing has changed since the last apply. Returns the object in the API server's
@@ -57,10 +67,10 @@ where
     let (namespace, name) = (intent.namespace().unwrap_or_default(), intent.name_any());
     let key = key(intent);
     let intent_hash = hash(intent);
-    let unchanged = applied.0.get(&key).is_some_and(|last| {
-        last.intent == intent_hash
-            && live.and_then(|live| our_fields(live.meta())).as_ref() == Some(&last.fields)
-    });
+    let unchanged = applied
+        .0
+        .get(&key)
+        .is_some_and(|last| last.intent == intent_hash && live.is_some_and(|live| last.is_kept_by(live)));
     if unchanged {
         return Ok(None);
     }
@@ -82,12 +92,13 @@ where
     let object = objects
         .apply("apply", &object_name, FIELD_MANAGER, intent)
         .await?;
-    let fields = our_fields(object.meta()).unwrap_or_default();
+    let fields = hash_owned(&object).unwrap_or_default();
     tracing::debug!(kind = key.0, namespace, name, "applied object");
     applied.0.insert(
         key,
         AppliedRecord {
             uid: object.uid(),
+            version: object.resource_version(),
             intent: intent_hash,
             fields,
         },
@@ -100,49 +111,7 @@ fn key<K: NamespacedObject>(object: &K) -> (String, String) {
     (K::kind(&()).into_owned(), object.name_any())
 }
 
-/// Hash of the `managedFields` entry of our field manager.
-fn our_fields(metadata: &ObjectMeta) -> Option<String> {
-    let entry = metadata.managed_fields.iter().flatten().find(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER)
-            && entry.operation.as_deref() == Some("Apply")
-            && entry.subresource.is_none()
-    })?;
-    Some(hash(&entry.fields_v1))
-}
-
 fn hash<T: Serialize>(value: &T) -> String {
     // A value that cannot be serialized cannot be applied either; the apply reports the error.
     config_hash(&serde_json::to_string(value).unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use serde_json::json;
-
-    use super::*;
-
-    fn our_fields_of(fields: &serde_json::Value, operation: &str) -> Option<String> {
-        let object: ConfigMap = serde_json::from_value(json!({
-            "metadata": {"managedFields": [
-                {"manager": "kubectl", "operation": "Update", "fieldsV1": {"f:data": {"f:x": {}}}},
-                {"manager": FIELD_MANAGER, "operation": operation, "fieldsV1": fields},
-            ]},
-        }))
-        .unwrap();
-        our_fields(&object.metadata)
-    }
-
-    // When another client takes over one of our fields, the hash of our fields changes.
-    #[test]
-    fn field_taken_over_changes_our_fields() {
-        let before = our_fields_of(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply");
-        assert!(before.is_some());
-        assert_eq!(
-            before,
-            our_fields_of(&json!({"f:data": {"f:a": {}, "f:b": {}}}), "Apply")
-        );
-        assert_ne!(before, our_fields_of(&json!({"f:data": {"f:b": {}}}), "Apply"));
-        assert_eq!(our_fields_of(&json!({"f:data": {}}), "Update"), None);
-    }
 }

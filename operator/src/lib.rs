@@ -31,6 +31,7 @@ pub mod lease;
 pub mod mappers;
 pub mod metrics;
 pub mod optional_kinds;
+pub mod owned_fields;
 pub mod owner;
 pub mod policy;
 pub mod prune;
