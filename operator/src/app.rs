@@ -43,6 +43,7 @@ async fn run_controller(
         scopes: args.scopes(),
         default_image: args.gateway_image.clone(),
         policy: args.policy(),
+        installation: format!("{}/{}", args.namespace, args.lease_name),
         identity: identity.clone(),
     };
     if !args.leader_election {

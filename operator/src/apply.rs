@@ -30,6 +30,13 @@ impl Applied {
         let last = self.0.get(&key(intent));
         last.is_some_and(|last| last.intent == hash(intent))
     }
+
+    /// Whether another process has changed our fields of an object that we have applied.
+    #[must_use]
+    pub fn is_overwritten<K: NamespacedObject + Serialize>(&self, live: &K) -> bool {
+        let last = self.0.get(&key(live));
+        last.is_some_and(|last| last.uid == live.uid() && !last.is_kept_by(live))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

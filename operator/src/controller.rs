@@ -37,6 +37,8 @@ pub struct ControllerOptions {
     pub default_image: String,
     /// The images and Secrets that specs may name.
     pub policy: Policy,
+    /// The installation that this process belongs to: the namespace and the name of its Lease.
+    pub installation: String,
     /// The name of this operator process, for Events.
     pub identity: String,
 }
@@ -84,6 +86,7 @@ async fn run_scope(
         status_client: StatusClient::default(),
         default_image: options.default_image.clone(),
         policy: options.policy.clone(),
+        installation: options.installation.clone(),
         server_states: Arc::default(),
         backoff: Arc::default(),
         metrics: metrics.clone(),

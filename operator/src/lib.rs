@@ -23,6 +23,7 @@ pub mod error;
 pub mod events;
 pub mod group_status;
 pub mod identity;
+pub mod installation;
 pub mod installation_check;
 pub mod invalid_objects;
 pub mod key_rotation;

@@ -9,6 +9,7 @@ use vmcp_crds::v1alpha1::{VirtualMCPServer, VirtualMCPServerStatus};
 
 use crate::apply::Applied;
 use crate::config_nudge::ConfigNudges;
+use crate::installation::InstallationConflict;
 use crate::secret_values::ReadCache;
 
 /// Cached state of one virtual server.
@@ -16,6 +17,8 @@ use crate::secret_values::ReadCache;
 pub struct ServerState {
     /// The number of reconciles in a row that have failed.
     pub failures: u32,
+    /// Another installation that writes the same objects.
+    pub installation_conflict: InstallationConflict,
     /// The last apply of each child.
     pub applied: Applied,
     /// The Deployment as the last apply returned it. The watch may still show an older version.

@@ -21,6 +21,8 @@ pub const GATEWAY: &str = "vmcp-gateway";
 /// The value of [`MANAGED_BY`].
 pub const OPERATOR: &str = "vmcp-operator";
 
+/// Annotation of an object that the operator applies: the installation of the operator, as the namespace and the name of its Lease.
+pub const INSTALLATION: &str = "vmcp.dev/operator";
 /// Annotation of a pod: the hash of the hot configuration that the kubelet should mount.
 pub const CONFIG_HASH: &str = "vmcp.dev/config";
 /// Annotation of a pod: a MAC of the values that the kubelet should mount, keyed with the session key.

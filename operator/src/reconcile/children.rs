@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::Reconciler;
 use crate::api_server::NamespacedObject;
 use crate::apply::apply;
-use crate::desired::{Children, names};
+use crate::desired::{Children, labels, names};
 use crate::error::Error;
 use crate::server_state::ServerState;
 use crate::{owner, prune, replica_handover};
@@ -82,11 +82,27 @@ impl Reconciler<'_> {
     where
         K: NamespacedObject + Serialize + 'static,
     {
+        let mut child = child.clone();
+        let annotations = child.meta_mut().annotations.get_or_insert_default();
+        annotations.insert(labels::INSTALLATION.to_owned(), self.context.installation.clone());
+        let child = &child;
         // A child that is not known would be applied in every reconcile.
         if self.context.stores.health.refusal::<K>().is_some() && state.applied.has_intent(child) {
             return Ok(None);
         }
         let live = store.get(&ObjectRef::from_obj(child));
+        let mark = live
+            .as_ref()
+            .and_then(|live| live.annotations().get(labels::INSTALLATION));
+        if let (Some(live), Some(mark)) = (&live, mark)
+            && *mark != self.context.installation
+            && state.applied.is_overwritten(&**live)
+        {
+            state.installation_conflict.record(mark);
+        }
+        if state.installation_conflict.yields() {
+            return Ok(None);
+        }
         let applied = apply(&self.context.client, &mut state.applied, child, live.as_deref()).await?;
         if applied.is_some() {
             self.context.metrics.record_apply(&K::kind(&()));

@@ -24,7 +24,7 @@ use vmcp_crds::v1alpha1::{
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
-use crate::desired::{self, Backend, ConfigFiles, Inputs, labels, names, pod_template};
+use crate::desired::{self, Backend, Children, ConfigFiles, Inputs, labels, names, pod_template};
 use crate::error::Error;
 use crate::events;
 use crate::kube_error::describe;
@@ -62,6 +62,8 @@ pub struct Context {
     pub default_image: String,
     /// The images and Secrets that specs may name.
     pub policy: Policy,
+    /// The installation that this process belongs to.
+    pub installation: String,
     /// State that is kept between reconciles.
     pub server_states: Arc<ServerStates>,
     /// The retry delays of failed reconciles.
@@ -219,21 +221,11 @@ impl Reconciler<'_> {
             expected_replicas: self.expected_replicas(state),
         };
         let children = desired::children(self.server, &inputs);
-        self.apply_children(state, &children).await?;
-        let has_condition = |type_| find(&self.current_status(state).conditions, type_).is_some();
-        let (had_route, had_monitor) = (
-            has_condition(condition_type::HTTP_ROUTE_READY),
-            has_condition(condition_type::SERVICE_MONITOR_READY),
-        );
-        let route = self
-            .reconcile_optional(state, children.http_route.as_ref(), had_route)
-            .await?;
-        findings.http_route = Some(route);
-        let monitor = self
-            .reconcile_optional(state, children.service_monitor.as_ref(), had_monitor)
-            .await?;
-        findings.service_monitor = Some(monitor);
-        self.remove_unused_configs(state, &children.hot).await?;
+        state.installation_conflict.begin_reconcile();
+        if !state.installation_conflict.yields() {
+            let optional = (&mut findings.http_route, &mut findings.service_monitor);
+            self.write_children(state, &children, optional).await?;
+        }
         // A pod that has not loaded rotated keys yet still knows the previous one.
         let keys = std::iter::once(&secrets.keys.current).chain(&secrets.keys.previous);
         let tokens: Vec<String> = keys
@@ -248,6 +240,33 @@ impl Reconciler<'_> {
             .nudge_outdated_pods(state, &findings.gateways, &files.hot_hash)
             .await?;
         Ok(())
+    }
+
+    /// Applies the children, and deletes those that are no longer needed.
+    async fn write_children(
+        &self,
+        state: &mut ServerState,
+        children: &Children,
+        (http_route, service_monitor): (
+            &mut Option<OptionalChild<HTTPRoute>>,
+            &mut Option<OptionalChild<ServiceMonitor>>,
+        ),
+    ) -> Result<(), Error> {
+        self.apply_children(state, children).await?;
+        let has_condition = |type_| find(&self.current_status(state).conditions, type_).is_some();
+        let (had_route, had_monitor) = (
+            has_condition(condition_type::HTTP_ROUTE_READY),
+            has_condition(condition_type::SERVICE_MONITOR_READY),
+        );
+        *http_route = Some(
+            self.reconcile_optional(state, children.http_route.as_ref(), had_route)
+                .await?,
+        );
+        *service_monitor = Some(
+            self.reconcile_optional(state, children.service_monitor.as_ref(), had_monitor)
+                .await?,
+        );
+        self.remove_unused_configs(state, &children.hot).await
     }
 
     /// The right that is missing to watch a kind from which the objects are rendered.
@@ -333,6 +352,7 @@ impl Reconciler<'_> {
             Some(error) if error.is_rejection() => error_text.as_deref().map(ApplyFailure::Refused),
             _ => error_text.as_deref().map(ApplyFailure::Failed),
         };
+        let installation_conflict = state.installation_conflict.message(&self.context.installation);
         let no_config = String::new();
         let rejected_pod_template = self.rejected_pod_template();
         let observed = Observed {
@@ -345,6 +365,7 @@ impl Reconciler<'_> {
                 .as_ref()
                 .map(|rejected| (rejected.reason, rejected.message.as_str())),
             refused_watch: findings.refused_watch.as_deref(),
+            installation_conflict: installation_conflict.as_deref(),
             backends: findings.backends.as_deref(),
             config: match &findings.config {
                 Some(Ok(files)) => Ok(files),

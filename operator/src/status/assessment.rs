@@ -37,6 +37,9 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
     if let Some(message) = observed.refused_watch {
         return waiting("WatchRefused", message.to_owned());
     }
+    if let Some(message) = observed.installation_conflict {
+        return stalled("OtherInstallation", message.to_owned());
+    }
     let Some(backends) = observed.backends else {
         let message = missing_group_message(&observed.server.spec.group_ref.name);
         return waiting("GroupRefNotFound", message);

@@ -31,6 +31,8 @@ pub struct Observed<'a> {
     pub rejected_pod_template: Option<(&'static str, &'a str)>,
     /// The right that is missing to watch a kind. Without the members of the group, nothing else was observed.
     pub refused_watch: Option<&'a str>,
+    /// The message about another installation of the operator that writes the same objects.
+    pub installation_conflict: Option<&'a str>,
     /// The members of its group; `None` if the group does not exist.
     pub backends: Option<&'a [Backend]>,
     /// The rendered configuration, or why it cannot be rendered. Ignored without a group.

@@ -106,6 +106,7 @@ impl Fixture {
             rejected_spec: self.rejected_spec,
             rejected_pod_template: self.rejected_pod_template,
             refused_watch: None,
+            installation_conflict: None,
             backends: self.backends.as_deref(),
             config: Ok(&self.files),
             secrets,

@@ -48,11 +48,19 @@ pub(crate) struct Harness {
     operator: Option<Operator>,
 }
 
-struct Operator {
+/// A running operator.
+pub(crate) struct Operator {
     stop: CancellationToken,
     metrics: Metrics,
     watch_health: WatchHealth,
     task: JoinHandle<()>,
+}
+
+impl Operator {
+    pub(crate) async fn stop(self) {
+        self.stop.cancel();
+        self.task.await.unwrap();
+    }
 }
 
 impl Harness {
@@ -111,11 +119,18 @@ impl Harness {
     }
 
     pub(crate) async fn start_operator_with(&mut self, policy: Policy) {
+        let operator = self.spawn_operator(policy, "vmcp-system/vmcp-operator", "vmcp-gateway:test");
+        self.operator = Some(operator.await);
+    }
+
+    /// Starts an operator of another installation, or a second one of the same.
+    pub(crate) async fn spawn_operator(&self, policy: Policy, installation: &str, image: &str) -> Operator {
         let (stop, metrics) = (CancellationToken::new(), Metrics::default());
         let options = ControllerOptions {
             scopes: vec![Scope::Namespace(self.namespace.clone())],
-            default_image: "vmcp-gateway:test".to_owned(),
+            default_image: image.to_owned(),
             policy,
+            installation: installation.to_owned(),
             identity: "operator-under-test".to_owned(),
         };
         let watch_health = WatchHealth::default();
@@ -128,18 +143,17 @@ impl Harness {
         );
         #[expect(clippy::disallowed_methods, reason = "a test joins it in stop_operator")]
         let task = tokio::spawn(run);
-        self.operator = Some(Operator {
+        Operator {
             stop,
             metrics,
             watch_health,
             task,
-        });
+        }
     }
 
     pub(crate) async fn stop_operator(&mut self) {
         if let Some(operator) = self.operator.take() {
-            operator.stop.cancel();
-            operator.task.await.unwrap();
+            operator.stop().await;
         }
     }
 

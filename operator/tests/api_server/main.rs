@@ -30,5 +30,6 @@ mod process;
 mod rejected_entries;
 mod rejected_resources;
 mod replicas;
+mod second_installation;
 mod secrets;
 mod workload;
