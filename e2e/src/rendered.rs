@@ -99,8 +99,8 @@ fn mount(
         std::fs::create_dir_all(&directory)?;
         for (name, text) in entries(volume, children, secrets)? {
             let mut text = text.replace("/etc/vmcp", &root.join("etc/vmcp").to_string_lossy());
-            text = text.replace(&format!("0.0.0.0:{MCP_PORT}"), &listeners.mcp.to_string());
-            text = text.replace("0.0.0.0:9483", &listeners.admin.to_string());
+            text = text.replace(&format!("[::]:{MCP_PORT}"), &listeners.mcp.to_string());
+            text = text.replace("[::]:9483", &listeners.admin.to_string());
             let file = directory.join(name);
             std::fs::create_dir_all(file.parent().unwrap_or(&directory))?;
             std::fs::write(file, text)?;

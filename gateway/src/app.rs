@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
+use vmcp_crds::config::without_ipv6;
 
 use crate::admin::Admin;
 use crate::backend::HttpClient;
@@ -250,9 +251,9 @@ async fn join_admin(admin: std::thread::JoinHandle<()>) {
     }
 }
 
-/// Binds a listener to `address`. Its connections inherit its send buffer size.
+/// Binds a listener to `address`, or to `0.0.0.0` instead of `[::]` on a machine without IPv6. Its connections inherit its send buffer size.
 fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listening = || {
+    let listening = |address: SocketAddr| {
         let socket = if address.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
@@ -263,5 +264,29 @@ fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listening().with_context(|| format!("cannot listen on {address}"))
+    listening(address)
+        .or_else(|error| match without_ipv6(address, &error) {
+            Some(ipv4) => listening(ipv4),
+            None => Err(error),
+        })
+        .with_context(|| format!("cannot listen on {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn any_ipv6_address_takes_ipv4_clients_too() {
+        let listener = listen("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect((Ipv6Addr::LOCALHOST, port)).await.unwrap();
+        }
+    }
 }

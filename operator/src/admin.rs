@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use vmcp_crds::config::without_ipv6;
 
 use crate::metrics::Metrics;
 use crate::watch_health::WatchHealth;
@@ -31,12 +32,18 @@ impl Admin {
         self.ready.store(ready, Ordering::Relaxed);
     }
 
-    /// Binds `address` and serves until `stop` is cancelled.
+    /// Binds `address`, or `0.0.0.0` instead of `[::]` on a machine without IPv6, and serves until `stop` is cancelled.
     ///
     /// # Errors
     /// When the address cannot be bound, or the server fails.
     pub async fn serve(self, address: SocketAddr, stop: CancellationToken) -> std::io::Result<()> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = match TcpListener::bind(address).await {
+            Ok(listener) => listener,
+            Err(error) => match without_ipv6(address, &error) {
+                Some(ipv4) => TcpListener::bind(ipv4).await?,
+                None => return Err(error),
+            },
+        };
         tracing::info!(address = %listener.local_addr()?, "admin server listening");
         let router = Router::new()
             // Liveness depends on nothing outside the process.

@@ -58,10 +58,12 @@ pub struct Args {
     pub secret_label: Option<SecretLabel>,
 
     /// Listen address for /livez, /readyz and /metrics
+    ///
+    /// [::] is all addresses of IPv4 and IPv6, or of IPv4 on a machine without IPv6.
     #[arg(
         long,
         env = "VMCP_ADMIN_LISTEN",
-        default_value = "0.0.0.0:8080",
+        default_value = "[::]:8080",
         value_name = "ADDRESS"
     )]
     pub admin_listen: SocketAddr,

@@ -47,6 +47,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use address::without_ipv6;
 pub use aggregation::{AggregationConfig, Capability, ConflictStrategy, FailureMode, NameRule};
 #[cfg(feature = "k8s")]
 pub(crate) use backend::header_rules;
@@ -145,11 +146,11 @@ pub struct GatewayConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listeners {
-    /// Address of the MCP endpoint, whose path is `/mcp`, for example `0.0.0.0:4483`.
+    /// Address of the MCP endpoint, whose path is `/mcp`, for example `[::]:4483` for all addresses of IPv4 and IPv6.
     #[serde(default = "default_mcp_listener", deserialize_with = "address::listener")]
     #[schemars(with = "address::Listener")]
     pub mcp: SocketAddr,
-    /// Address of `/livez`, `/readyz`, `/metrics` and `/status`, for example `0.0.0.0:9483`. Not for clients.
+    /// Address of `/livez`, `/readyz`, `/metrics` and `/status`, for example `[::]:9483`. Not for clients.
     #[serde(default = "default_admin_listener", deserialize_with = "address::listener")]
     #[schemars(with = "address::Listener")]
     pub admin: SocketAddr,

@@ -1,6 +1,6 @@
 //! Renders the gateway's two configuration files from the spec and the members of its group.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use kube::ResourceExt as _;
@@ -130,7 +130,7 @@ fn check(
 
 pub(super) fn startup(server: &VirtualMCPServer) -> GatewayConfig {
     let spec = &server.spec;
-    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let any = |port| SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let idle_timeout = spec.operational.idle_timeout;
     GatewayConfig {
         version: ConfigVersion::V1,

@@ -9,6 +9,8 @@ use vmcp_crds::v1alpha1::{
 use super::deployment::{MCP_PORT, MCP_PORT_NAME};
 use super::{labels, metadata, names};
 
+/// The policy for a Service with an address of each family that the cluster has.
+pub(super) const DUAL_STACK: &str = "PreferDualStack";
 /// Name and protocol of the port with TLS.
 const HTTPS: &str = "https";
 
@@ -49,6 +51,7 @@ pub(super) fn service(server: &VirtualMCPServer) -> Service {
         metadata,
         spec: Some(ServiceSpec {
             type_: Some(kind.to_owned()),
+            ip_family_policy: Some(DUAL_STACK.to_owned()),
             internal_traffic_policy: policy.map(str::to_owned),
             traffic_distribution: distribution.map(str::to_owned),
             load_balancer_class: settings.load_balancer_class.clone(),

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use vmcp_crds::v1alpha1::{ServiceMonitorSettings, VirtualMCPServer};
 
 use super::deployment::{ADMIN_PORT, ADMIN_PORT_NAME};
+use super::service::DUAL_STACK;
 use super::{labels, metadata, names};
 use crate::optional_kinds::{MetricsEndpoint, ServiceMonitor, ServiceMonitorSpec};
 
@@ -49,6 +50,7 @@ pub(super) fn metrics_service(server: &VirtualMCPServer) -> Service {
         metadata,
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
+            ip_family_policy: Some(DUAL_STACK.to_owned()),
             publish_not_ready_addresses: Some(true),
             selector: Some(labels::selector(server)),
             ports: Some(vec![ServicePort {

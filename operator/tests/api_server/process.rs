@@ -22,7 +22,7 @@ async fn binary_leads_serves_and_releases_lease() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
     command
         .args(["--watch-namespaces", &harness.namespace, "--lease-name", "vmcp"])
-        .args(["--admin-listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--admin-listen", "[::]:0", "--log-format", "json"])
         .env("KUBECONFIG", server().kubeconfig())
         .env("POD_NAMESPACE", &harness.namespace)
         .env("POD_NAME", "operator-0")
@@ -40,8 +40,12 @@ async fn binary_leads_serves_and_releases_lease() {
         admin_address(&operator)
     })
     .await;
+    // Clients of both families are served.
+    let port = address.rsplit(':').next().unwrap();
+    let address = format!("127.0.0.1:{port}");
     for path in ["livez", "readyz"] {
         assert_eq!(get(&address, path).await, "ok\n");
+        assert_eq!(get(&format!("[::1]:{port}"), path).await, "ok\n");
     }
     let metrics = get(&address, "metrics").await;
     for line in [
