@@ -120,7 +120,14 @@ impl GroupStatusWriter {
         let watched = group.resource_version();
         let old = match written.get(&key) {
             Some((version, status)) if is_later(Some(version), watched.as_deref()) => status.clone(),
-            _ => group.status.clone().unwrap_or_default(),
+            _ => {
+                let mut status = group.status.clone().unwrap_or_default();
+                // Other conditions belong to other writers.
+                status
+                    .conditions
+                    .retain(|condition| condition.type_ == condition_type::READY);
+                status
+            }
         };
         let status = derive(group, members, &old, Timestamp::now());
         if status == old {

@@ -82,4 +82,21 @@ pub mod condition_type {
     pub const SERVICE_MONITOR_READY: &str = "ServiceMonitorReady";
     /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
+
+    /// All types. A condition of another type belongs to another writer.
+    pub const ALL: [&str; 13] = [
+        READY,
+        RECONCILING,
+        STALLED,
+        GROUP_REF_VALIDATED,
+        CONFIG_VALID,
+        SECRETS_RESOLVED,
+        BACKENDS_DISCOVERED,
+        BACKEND_NEEDS_AFFINITY,
+        POD_TEMPLATE_VALID,
+        SESSION_STORAGE_READY,
+        HTTP_ROUTE_READY,
+        SERVICE_MONITOR_READY,
+        SESSION_STORAGE_WARNING,
+    ];
 }

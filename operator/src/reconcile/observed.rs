@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
-use vmcp_crds::v1alpha1::VirtualMCPServerStatus;
+use vmcp_crds::v1alpha1::{VirtualMCPServerStatus, condition_type};
 
 use super::Reconciler;
 use crate::desired::{labels, names};
@@ -13,12 +13,19 @@ use crate::mappers;
 use crate::server_state::{ServerState, is_later};
 
 impl Reconciler<'_> {
-    /// The current status: the one that the watch shows, or the one last written if it is newer.
+    /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
+    /// the operator neither changes nor removes.
     pub(super) fn current_status(&self, state: &ServerState) -> VirtualMCPServerStatus {
         let watched = self.server.metadata.resource_version.as_deref();
         match &state.written_status {
             Some((version, status)) if is_later(Some(version), watched) => status.clone(),
-            _ => self.server.status.clone().unwrap_or_default(),
+            _ => {
+                let mut status = self.server.status.clone().unwrap_or_default();
+                status
+                    .conditions
+                    .retain(|condition| condition_type::ALL.contains(&condition.type_.as_str()));
+                status
+            }
         }
     }
 

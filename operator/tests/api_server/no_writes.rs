@@ -1,12 +1,32 @@
 //! A reconcile with nothing to do writes nothing.
 
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use vmcp_crds::v1alpha1::VirtualMCPServer;
+use vmcp_crds::condition::find;
+use vmcp_crds::v1alpha1::{MCPGroup, VirtualMCPServer};
 use vmcp_external::requires;
 
 use crate::fake_gateway::FakeGateway;
 use crate::harness::Harness;
 use crate::hot_config::rendered_hash;
+
+/// Adds conditions of another writer.
+async fn add_foreign_conditions(harness: &Harness) {
+    let condition = json!({
+        "type": "example.com/Scanned", "status": "True", "reason": "Scanned", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+    });
+    let change = Patch::Apply(json!({
+        "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "status": {"conditions": [condition]},
+    }));
+    let scanner = PatchParams::apply("scanner");
+    let servers = harness.api::<VirtualMCPServer>();
+    servers.patch_status("x", &scanner, &change).await.unwrap();
+    let change = Patch::Apply(json!({
+        "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPGroup", "status": {"conditions": [condition]},
+    }));
+    let groups = harness.api::<MCPGroup>();
+    groups.patch_status("group", &scanner, &change).await.unwrap();
+}
 
 // A reconcile of an up-to-date server sends no writes, and those of a restarted operator change nothing.
 #[requires(api_server)]
@@ -29,6 +49,7 @@ async fn reconcile_without_changes_writes_nothing() {
     harness.roll_out(&[&gateways[0], &gateways[1]]).await;
     harness.wait_for_status("Ready", "True").await;
     harness.settle().await;
+    add_foreign_conditions(&harness).await;
 
     let (writes, versions) = (harness.write_count(), harness.versions().await);
     for _ in 0..5 {
@@ -48,8 +69,7 @@ async fn reconcile_without_changes_writes_nothing() {
         "objects that changed because the operator restarted"
     );
     let server: VirtualMCPServer = harness.wait_for_object("x").await;
-    assert_eq!(
-        server.status.unwrap().observed_generation,
-        server.metadata.generation
-    );
+    let status = server.status.unwrap();
+    assert_eq!(status.observed_generation, server.metadata.generation);
+    assert!(find(&status.conditions, "example.com/Scanned").is_some());
 }
