@@ -1,7 +1,9 @@
 //! Assesses whether a virtual server is ready, and if not, what it is waiting for.
 
+use vmcp_crds::v1alpha1::ObservedBackend;
+
 use super::rollout::rollout;
-use super::{ApplyFailure, Observed, SecretsState};
+use super::{ApplyFailure, Observed, SecretsState, backends};
 use crate::backoff;
 use crate::desired::ConfigFiles;
 use crate::status_client::GatewayPod;
@@ -30,7 +32,7 @@ pub(super) enum Phase {
 }
 
 /// Checks the prerequisites in order and returns the first obstacle, or that the server is serving.
-pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
+pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[ObservedBackend]>) -> Assessment {
     if let Some((reason, message)) = observed.rejected_spec {
         return stalled(reason, message.to_owned());
     }
@@ -40,7 +42,7 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
     if let Some(message) = observed.installation_conflict {
         return stalled("OtherInstallation", message.to_owned());
     }
-    let Some(backends) = observed.backends else {
+    let Some(members) = observed.backends else {
         let message = missing_group_message(&observed.server.spec.group_ref.name);
         return waiting("GroupRefNotFound", message);
     };
@@ -84,8 +86,17 @@ pub(super) fn assess(observed: &Observed<'_>) -> Assessment {
         .unwrap_or_else(|| Assessment {
             phase: Phase::Serving,
             reason: "Serving",
-            message: format!("the gateway serves {}", count(backends.len(), "backend")),
+            message: serving_message(members.len(), observed_backends.unwrap_or_default()),
         })
+}
+
+fn serving_message(total: usize, observed: &[ObservedBackend]) -> String {
+    match backends::count_ready(observed) {
+        ready if usize::try_from(ready) == Ok(total) => {
+            format!("the gateway serves {}", count(total, "backend"))
+        }
+        ready => format!("the gateway serves; {ready} of {total} backends answer"),
+    }
 }
 
 /// The obstacle until all ready pods have loaded the rendered configuration.

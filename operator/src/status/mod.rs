@@ -101,10 +101,10 @@ pub fn derive(
     now: Timestamp,
 ) -> VirtualMCPServerStatus {
     let generation = observed.server.metadata.generation;
-    let assessment = assessment::assess(observed);
     // While a prerequisite is missing, pods are not polled, and the last known values stay.
     let polled = observed.backends.filter(|_| were_polled(observed));
     let all = polled.map(|members| backends::summarize(members, observed.gateways));
+    let assessment = assessment::assess(observed, all.as_deref());
     let updates: Vec<ConditionUpdate> = [
         Some(ready(&assessment)),
         progress(&assessment),

@@ -326,6 +326,21 @@ fn scaled_to_zero_is_ready_and_not_reconciling() {
     assert_condition(&status, "Reconciling", None);
 }
 
+// A server without a backend that answers says so.
+#[test]
+fn serving_message_counts_backends_that_answer() {
+    let message = |fixture: &Fixture| fixture.status().conditions[0].message.clone();
+    let mut fixture = Fixture::ready();
+    assert_eq!(message(&fixture), "the gateway serves 1 backend");
+    let failing = json!([{"name": "time", "state": "failing", "tools": 0}]);
+    for index in 0..2 {
+        let pod = gateway("a", &fixture.files.hot_hash, &failing);
+        fixture.gateways[index] = pod;
+    }
+    assert_condition(&fixture.status(), "Ready", Some(("True", "Serving")));
+    assert_eq!(message(&fixture), "the gateway serves; 0 of 1 backends answer");
+}
+
 // The server is ready only when every ready pod reports the rendered configuration.
 #[test]
 fn outdated_ready_pod_makes_server_not_ready() {
