@@ -11,7 +11,7 @@ const MAX_NOTE_BYTES: usize = 1024;
 const CUT: &str = "...";
 
 /// Reasons of [`types::READY`] being false that are part of normal operation and no warning.
-const NORMAL_REASONS: [&str; 2] = ["DeploymentProgressing", "ConfigPending"];
+const NORMAL_REASONS: [&str; 3] = ["DeploymentProgressing", "ConfigPending", "Terminating"];
 
 /// The Events for the changes from the conditions `old` to `new`. Several conditions may say the same, which is one Event.
 #[must_use]

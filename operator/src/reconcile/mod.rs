@@ -49,6 +49,9 @@ const REQUEUE_DEGRADED: Duration = Duration::from_secs(5);
 /// Requeue delay in the steady state. No watch reports a change of a backend's state, so pods are polled.
 const REQUEUE_STEADY: Duration = Duration::from_secs(30);
 
+/// Finalizers that the garbage collector removes by itself.
+const GARBAGE_COLLECTOR_FINALIZERS: [&str; 2] = ["foregroundDeletion", "orphan"];
+
 /// Shared dependencies of all reconciles in one scope.
 #[derive(Clone)]
 pub struct Context {
@@ -80,10 +83,6 @@ pub struct Context {
 /// When the API server rejects a request or does not answer.
 pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> Result<Action, Error> {
     context.stores.ready().await?;
-    if server.metadata.deletion_timestamp.is_some() {
-        // The garbage collector deletes the children through their owner references.
-        return Ok(Action::await_change());
-    }
     let state = context
         .server_states
         .get_or_default(&ObjectRef::from_obj(&*server));
@@ -93,7 +92,11 @@ pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> 
         server: &server,
         namespace: server.namespace().unwrap_or_default(),
     };
-    let result = reconciler.run(&mut state).await;
+    let result = if server.metadata.deletion_timestamp.is_some() {
+        reconciler.report_termination(&mut state).await
+    } else {
+        reconciler.run(&mut state).await
+    };
     state.failures = match &result {
         Ok(_) => 0,
         Err(_) => state.failures.saturating_add(1),
@@ -336,7 +339,7 @@ impl Reconciler<'_> {
         Some(RejectedSpec { reason, message })
     }
 
-    /// Writes the status and publishes Events for its transitions, if it has changed.
+    /// Derives the status from the findings, and writes it if it has changed.
     async fn update_status(
         &self,
         state: &mut ServerState,
@@ -399,8 +402,38 @@ impl Reconciler<'_> {
             expected_replicas: self.expected_replicas(state),
         };
         let status = status::derive(&observed, &old, Timestamp::now());
+        self.write_status(state, &old, &status).await?;
+        Ok(status)
+    }
+
+    /// Reports the finalizers of others that keep a deleted virtual server. The garbage collector deletes the children through their owner
+    /// references.
+    async fn report_termination(&self, state: &mut ServerState) -> Result<Action, Error> {
+        let finalizers = self.server.finalizers().iter().map(String::as_str);
+        let finalizers: Vec<&str> = finalizers
+            .filter(|name| !GARBAGE_COLLECTOR_FINALIZERS.contains(name))
+            .collect();
+        if !finalizers.is_empty() {
+            let old = self.current_status(state);
+            let generation = self.server.metadata.generation;
+            let status = status::derive_terminating(&finalizers, generation, &old, Timestamp::now());
+            match self.write_status(state, &old, &status).await {
+                Err(error) if !error.is_conflict() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(Action::await_change())
+    }
+
+    /// Writes the status and publishes Events for its transitions, if it has changed.
+    async fn write_status(
+        &self,
+        state: &mut ServerState,
+        old: &VirtualMCPServerStatus,
+        status: &VirtualMCPServerStatus,
+    ) -> Result<(), Error> {
         if status == old {
-            return Ok(status);
+            return Ok(());
         }
         let body = json!({
             "apiVersion": VirtualMCPServer::api_version(&()),
@@ -418,7 +451,7 @@ impl Reconciler<'_> {
         for event in events::transitions(&old.conditions, &status.conditions) {
             self.publish_event(&event).await;
         }
-        Ok(status)
+        Ok(())
     }
 
     fn objects<K: NamespacedObject>(&self) -> Result<ObjectApi<K>, Error> {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vmcp_crds::condition::{ConditionUpdate, merge};
 use vmcp_crds::config::SessionStorageProvider;
 use vmcp_crds::v1alpha1::{MAX_CONFLICTS, VirtualMCPServer, VirtualMCPServerStatus, condition_type};
@@ -153,6 +154,46 @@ pub fn derive(
         status.faults = backends::merge_messages(observed.gateways, MAX_CONFLICTS, |gateway| &gateway.faults);
     }
     status
+}
+
+/// The status of a virtual server that is being deleted, while `finalizers` of other controllers keep it. The garbage collector deletes the pods
+/// only after that, so they still serve.
+#[must_use]
+pub fn derive_terminating(
+    finalizers: &[&str],
+    generation: Option<i64>,
+    old: &VirtualMCPServerStatus,
+    now: Timestamp,
+) -> VirtualMCPServerStatus {
+    let message = format!(
+        "the VirtualMCPServer is being deleted, and waits for the controllers of these finalizers: {}. Its pods run until then",
+        finalizers.join(", ")
+    );
+    let assessment = Assessment {
+        phase: Phase::Waiting,
+        reason: "Terminating",
+        message,
+    };
+    let updates: Vec<ConditionUpdate> = [Some(ready(&assessment)), progress(&assessment)]
+        .into_iter()
+        .flatten()
+        .collect();
+    let mut conditions = merge(&old.conditions, &updates, generation, now);
+    let is_replaced = |condition: &Condition| {
+        let replaced = [
+            condition_type::READY,
+            condition_type::RECONCILING,
+            condition_type::STALLED,
+        ];
+        replaced.contains(&condition.type_.as_str())
+    };
+    let others = old.conditions.iter().filter(|condition| !is_replaced(condition));
+    conditions.extend(others.cloned());
+    VirtualMCPServerStatus {
+        observed_generation: generation,
+        conditions,
+        ..old.clone()
+    }
 }
 
 /// Whether the reconcile got as far as asking the pods for their status.

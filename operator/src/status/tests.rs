@@ -341,6 +341,23 @@ fn serving_message_counts_backends_that_answer() {
     assert_eq!(message(&fixture), "the gateway serves; 0 of 1 backends answer");
 }
 
+#[test]
+fn terminating_server_keeps_its_other_conditions() {
+    let fixture = Fixture::ready();
+    let old = fixture.status();
+    let status = derive_terminating(&["a/b", "c/d"], Some(7), &old, Timestamp::UNIX_EPOCH);
+    assert_condition(&status, "Ready", Some(("False", "Terminating")));
+    assert_condition(&status, "Reconciling", Some(("True", "Terminating")));
+    assert!(status.conditions[0].message.contains("a/b, c/d"));
+    assert_eq!(
+        find(&status.conditions, "ConfigValid"),
+        find(&old.conditions, "ConfigValid")
+    );
+    assert_eq!(status.backends, old.backends);
+    let again = derive_terminating(&["a/b", "c/d"], Some(7), &status, Timestamp::UNIX_EPOCH);
+    assert_eq!(again, status);
+}
+
 // The server is ready only when every ready pod reports the rendered configuration.
 #[test]
 fn outdated_ready_pod_makes_server_not_ready() {

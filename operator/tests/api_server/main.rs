@@ -9,6 +9,7 @@ mod bad_resources;
 mod children;
 mod conditions;
 mod controller_manager;
+mod deletion;
 mod documented_conditions;
 mod election;
 mod endpoint;
