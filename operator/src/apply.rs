@@ -21,20 +21,24 @@ pub const FIELD_MANAGER: &str = "vmcp-operator";
 
 /// Cache of the last apply, by kind and name. It only saves requests: if it is lost, the next apply changes nothing.
 #[derive(Debug, Default)]
-pub struct Applied(HashMap<(String, String), AppliedRecord>);
+pub struct Applied {
+    records: HashMap<(String, String), AppliedRecord>,
+    /// Whether objects that a virtual server of the same name has left without an owner are taken over.
+    pub adopts_orphans: bool,
+}
 
 impl Applied {
     /// Whether the last apply of this object was the same.
     #[must_use]
     pub fn has_intent<K: NamespacedObject + Serialize>(&self, intent: &K) -> bool {
-        let last = self.0.get(&key(intent));
+        let last = self.records.get(&key(intent));
         last.is_some_and(|last| last.intent == hash(intent))
     }
 
     /// Whether another process has changed our fields of an object that we have applied.
     #[must_use]
     pub fn is_overwritten<K: NamespacedObject + Serialize>(&self, live: &K) -> bool {
-        let last = self.0.get(&key(live));
+        let last = self.records.get(&key(live));
         last.is_some_and(|last| last.uid == live.uid() && !last.is_kept_by(live))
     }
 }
@@ -58,7 +62,8 @@ impl AppliedRecord {
 /// Applies `intent`, unless `live` shows that nothing has changed since the last apply. Returns the object in the API server's
 /// response, or `None` if no request was needed.
 ///
-/// An object of the same name that has another controller, or none, is left unchanged: a forced apply would take it over.
+/// An object of the same name that has another controller, or none, is left unchanged: a forced apply would take it over. The exception is an
+/// orphan, if `applied` says so.
 ///
 /// # Errors
 /// When the API server rejects the request or does not answer, or the object has another owner.
@@ -75,7 +80,7 @@ where
     let key = key(intent);
     let intent_hash = hash(intent);
     let unchanged = applied
-        .0
+        .records
         .get(&key)
         .is_some_and(|last| last.intent == intent_hash && live.is_some_and(|live| last.is_kept_by(live)));
     if unchanged {
@@ -90,9 +95,13 @@ where
     };
     if let Some(existing) = existing {
         // An object that we have applied before stays ours even if its owner reference was removed.
-        let known =
-            existing.uid.is_some() && applied.0.get(&key).is_some_and(|last| last.uid == existing.uid);
-        if !known && !owner::have_same_controller(intent.meta(), &existing) {
+        let known = existing.uid.is_some()
+            && applied
+                .records
+                .get(&key)
+                .is_some_and(|last| last.uid == existing.uid);
+        let is_adopted = applied.adopts_orphans && owner::is_orphan(intent.meta(), &existing);
+        if !known && !is_adopted && !owner::have_same_controller(intent.meta(), &existing) {
             return Err(Error::not_owned::<K>(&namespace, &name, intent.meta(), &existing));
         }
     }
@@ -101,7 +110,7 @@ where
         .await?;
     let fields = hash_owned(&object).unwrap_or_default();
     tracing::debug!(kind = key.0, namespace, name, "applied object");
-    applied.0.insert(
+    applied.records.insert(
         key,
         AppliedRecord {
             uid: object.uid(),

@@ -98,6 +98,9 @@ impl Error {
             controller,
             remedy: if is_temporary {
                 "Kubernetes will delete it with its owner, a deleted VirtualMCPServer of the same name"
+            } else if owner::is_orphan(wanted, existing) {
+                "a deleted VirtualMCPServer of the same name has left it; take it over with the annotation vmcp.dev/adopt-orphans=true of this \
+                 VirtualMCPServer, or delete it"
             } else {
                 "delete or rename it, or create this VirtualMCPServer under another name"
             },

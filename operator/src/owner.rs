@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::Resource;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
+use crate::desired::labels;
+
 /// The owner reference of the object's controller.
 #[must_use]
 pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
@@ -34,6 +36,15 @@ pub fn is_left_by_predecessor(wanted: &ObjectMeta, existing: &ObjectMeta) -> boo
         (Some(now), Some(then)) => now.kind == then.kind && now.name == then.name && now.uid != then.uid,
         _ => false,
     }
+}
+
+/// Whether `existing` was created by the operator for a virtual server of the same name, and has no controller any longer. That happens when the
+/// virtual server is deleted with `--cascade=orphan`.
+#[must_use]
+pub fn is_orphan(wanted: &ObjectMeta, existing: &ObjectMeta) -> bool {
+    let label = |metadata: &ObjectMeta, name: &str| metadata.labels.as_ref()?.get(name).cloned();
+    let has_same = |name| label(existing, name).is_some() && label(existing, name) == label(wanted, name);
+    controller(existing).is_none() && has_same(labels::MANAGED_BY) && has_same(labels::INSTANCE)
 }
 
 #[cfg(test)]
@@ -75,5 +86,24 @@ mod tests {
         assert!(!is_left_by_predecessor(&ours, &controlled_by("Deployment", "1")));
         assert!(!is_left_by_predecessor(&ours, &ours));
         assert!(!is_left_by_predecessor(&ours, &ObjectMeta::default()));
+    }
+
+    #[test]
+    fn orphan_has_our_labels_and_no_controller() {
+        let labeled = |instance: &str, mut metadata: ObjectMeta| {
+            let labels = [
+                (labels::MANAGED_BY, labels::OPERATOR),
+                (labels::INSTANCE, instance),
+            ];
+            let labels = labels.map(|(key, value)| (key.to_owned(), value.to_owned()));
+            metadata.labels = Some(labels.into());
+            metadata
+        };
+        let ours = labeled("x", controlled_by("VirtualMCPServer", "1"));
+        assert!(is_orphan(&ours, &labeled("x", ObjectMeta::default())));
+        assert!(!is_orphan(&ours, &labeled("y", ObjectMeta::default())));
+        assert!(!is_orphan(&ours, &ObjectMeta::default()));
+        let controlled = labeled("x", controlled_by("VirtualMCPServer", "2"));
+        assert!(!is_orphan(&ours, &controlled));
     }
 }

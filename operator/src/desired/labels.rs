@@ -31,6 +31,8 @@ pub const SECRETS_MAC: &str = "vmcp.dev/secrets";
 pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
 /// Annotation of a virtual server: a new value asks for new session keys.
 pub const ROTATE_SESSION_KEYS: &str = "vmcp.dev/rotate-session-keys";
+/// Annotation of a virtual server: with the value `true`, it takes over the objects that a deleted virtual server of the same name has left.
+pub const ADOPT_ORPHANS: &str = "vmcp.dev/adopt-orphans";
 /// Annotation of the Secret with the session keys: the request ([`ROTATE_SESSION_KEYS`]) that the last rotation answered.
 pub const ROTATION: &str = "vmcp.dev/session-key-rotation";
 /// Annotation of the Secret with the session keys: the time of the last rotation.

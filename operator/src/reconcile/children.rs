@@ -21,6 +21,8 @@ impl Reconciler<'_> {
         children: &Children,
     ) -> Result<(), Error> {
         let stores = &self.context.stores;
+        let adopts = self.server.annotations().get(labels::ADOPT_ORPHANS);
+        state.applied.adopts_orphans = adopts.is_some_and(|value| value == "true");
         let workload = names::workload(self.server);
         if let Some(account) = &children.service_account {
             self.apply_child(state, &stores.service_accounts, account).await?;
