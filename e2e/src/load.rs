@@ -96,6 +96,15 @@ impl Load {
         })
     }
 
+    /// Nothing has failed so far.
+    ///
+    /// # Errors
+    /// When something did: the first few failures.
+    pub fn without_failure(&self) -> anyhow::Result<()> {
+        let done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        LoadReport { done: done.clone() }.without_failure()
+    }
+
     /// Stops the workers, and waits until they have ended.
     #[must_use]
     pub fn finish(self) -> LoadReport {

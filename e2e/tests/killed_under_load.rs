@@ -6,66 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use vmcp_e2e::counting_session::CountingSession;
 use vmcp_e2e::harness::Harness;
 use vmcp_e2e::http_client::{self, Session};
+use vmcp_e2e::listener::Listener;
 use vmcp_e2e::load::{Load, Turn, percentile};
 use vmcp_e2e::redis::Redis;
-use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 use vmcp_external::process::Signal;
 use vmcp_external::requires;
 
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Calls the counter of one session, and checks its count.
-struct Counting {
-    session: Session,
-    /// The counts that may be next: a failed call may have been executed.
-    lowest: u64,
-    highest: u64,
-}
-
-impl Counting {
-    fn open(gateway: std::net::SocketAddr) -> anyhow::Result<Self> {
-        let session = Session::open(gateway)?;
-        Ok(Self {
-            session,
-            lowest: 1,
-            highest: 1,
-        })
-    }
-
-    /// One call. A count that repeats or skips an answered call is a failure.
-    fn call(&mut self, gateway: std::net::SocketAddr) -> anyhow::Result<()> {
-        let answer = self.session.call(gateway, "fixture_counter", &json!({}));
-        let text = answer.and_then(|answer| {
-            ensure!(
-                answer.status == 200,
-                "status {}: {}",
-                answer.status,
-                answer.text()
-            );
-            answer.tool_text()
-        });
-        match text {
-            Ok(text) => {
-                let count: u64 = text.parse()?;
-                assert!(
-                    (self.lowest..=self.highest).contains(&count),
-                    "the backend's state is lost: {count}, and not {} to {}",
-                    self.lowest,
-                    self.highest
-                );
-                (self.lowest, self.highest) = (count + 1, count + 1);
-                Ok(())
-            }
-            Err(error) => {
-                self.highest += 1;
-                Err(error)
-            }
-        }
-    }
-}
+const COUNTER: &str = "fixture_counter";
 
 /// All replicas are killed under load and no session and no count is lost.
 #[requires(redis)]
@@ -74,8 +26,8 @@ async fn killing_all_replicas_loses_no_session() -> anyhow::Result<()> {
     const SESSIONS: usize = 50;
     let mut harness = Harness::replicated(3).await?;
     let gateway = harness.address();
-    let counting =
-        (0..SESSIONS).map(|_| Counting::open(gateway).map(|counting| Arc::new(Mutex::new(counting))));
+    let counting = (0..SESSIONS)
+        .map(|_| CountingSession::open(gateway, COUNTER).map(|counting| Arc::new(Mutex::new(counting))));
     let counting: Vec<_> = counting.collect::<anyhow::Result<_>>()?;
     let load = Load::start(SESSIONS, Duration::from_millis(250), |worker| {
         let counting = Arc::clone(&counting[worker]);
@@ -187,8 +139,8 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
     let load = Load::start(SESSIONS, Duration::from_millis(200), |_| {
         let mut counting = None;
         Box::new(move |_| match &mut counting {
-            Some(counting) => Counting::call(counting, gateway),
-            None => Counting::call(counting.insert(Counting::open(gateway)?), gateway),
+            Some(counting) => CountingSession::call(counting, gateway),
+            None => CountingSession::call(counting.insert(CountingSession::open(gateway, COUNTER)?), gateway),
         }) as Turn
     });
     // Calls that last longer than the rest of a replica's life.
@@ -206,7 +158,11 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
     });
     let mut listeners = Vec::new();
     for _ in 0..LISTENERS {
-        listeners.push(Listener::start(gateway)?);
+        let session = Session::open(gateway)?;
+        session
+            .call(gateway, "fixture_echo", &json!({"message": "hi"}))?
+            .tool_text()?;
+        listeners.push(Listener::start(gateway, session));
     }
     wait::until("everybody listens", PATIENCE, || {
         let open = harness.server().stats()?.gets_open;
@@ -264,79 +220,6 @@ async fn rolling_restart_fails_no_call_and_loses_no_event() -> anyhow::Result<()
     }
     load.finish().without_failure()?;
     long.finish().without_failure()
-}
-
-/// A client that holds the session stream, and resumes it after the last event whenever it ends.
-struct Listener {
-    heard: Arc<Mutex<Vec<String>>>,
-    stop: Arc<std::sync::atomic::AtomicBool>,
-    thread: std::thread::JoinHandle<anyhow::Result<()>>,
-}
-
-impl Listener {
-    fn start(gateway: std::net::SocketAddr) -> anyhow::Result<Self> {
-        let session = Session::open(gateway)?;
-        session
-            .call(gateway, "fixture_echo", &json!({"message": "hi"}))?
-            .tool_text()?;
-        let (heard, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::default());
-        let thread = {
-            let (heard, stop) = (Arc::clone(&heard), Arc::clone(&stop));
-            std::thread::spawn(move || listen(gateway, &session, &heard, &stop))
-        };
-        Ok(Self { heard, stop, thread })
-    }
-
-    /// Checks that each event arrived once and in order.
-    fn heard_exactly(self, told: u64) -> anyhow::Result<()> {
-        let expected: Vec<_> = (0..told).map(|event| format!("event-{event}")).collect();
-        let outcome = wait::until("the last event is heard", PATIENCE, || {
-            let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            ensure!(heard.last() == expected.last(), "{:?} is the last", heard.last());
-            Ok(())
-        });
-        self.stop.store(true, Ordering::Relaxed);
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let missing: Vec<_> = expected.iter().filter(|event| !heard.contains(event)).collect();
-        outcome.with_context(|| format!("missing: {missing:?}"))?;
-        ensure!(
-            heard == expected,
-            "lost: {missing:?}; {} heard of {told}",
-            heard.len()
-        );
-        drop(self.thread);
-        Ok(())
-    }
-}
-
-fn listen(
-    gateway: std::net::SocketAddr,
-    session: &Session,
-    heard: &Mutex<Vec<String>>,
-    stop: &std::sync::atomic::AtomicBool,
-) -> anyhow::Result<()> {
-    let mut last: Option<String> = None;
-    while !stop.load(Ordering::Relaxed) {
-        let Ok(mut stream) = Stream::get(gateway, session, last.as_deref()) else {
-            continue;
-        };
-        if stream.status != 200 {
-            continue;
-        }
-        while let Ok(Some(event)) = stream.next_event() {
-            let message = event.message().unwrap_or(Value::Null);
-            if message["method"] == "notifications/message"
-                && let Some(text) = message["params"]["data"].as_str()
-            {
-                heard
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(text.to_owned());
-            }
-            last = event.id.or(last);
-        }
-    }
-    Ok(())
 }
 
 /// A backend that loses all sessions costs one handshake per session, and no call.
