@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use vmcp_cluster::{ApiServer, Cluster};
 use vmcp_external::confined::Confined;
+use vmcp_external::previous_commit::PreviousCommit;
 use vmcp_external::step::step;
 use vmcp_external::{UNAVAILABLE, cargo_tools, go_sdk, hosts, npm, parsers, python, redis};
 
@@ -138,6 +139,7 @@ fn programs(unavailable: &mut UnavailablePrograms) -> anyhow::Result<()> {
     unavailable.install("api-server", ApiServer::install);
     unavailable.install("helm", vmcp_cluster::helm);
     unavailable.install("cluster", Cluster::install);
+    unavailable.install("previous-commit", PreviousCommit::find);
     unavailable.check()
 }
 
@@ -149,7 +151,15 @@ fn build(unavailable: &UnavailablePrograms) -> anyhow::Result<()> {
             .status()
             .context("cannot run cargo")?;
         cargo::succeeded(status)
-    })
+    })?;
+    // After the build, which has compiled most of its dependencies. Tests on a cluster are the only ones that need it.
+    if ["cluster", "previous-commit"]
+        .iter()
+        .any(|name| unavailable.contains(name))
+    {
+        return Ok(());
+    }
+    PreviousCommit::install().map(drop)
 }
 
 /// A call of cargo that compiles tests. The attribute of [`vmcp_external::requires`] reads the variable when it is compiled, so it must be

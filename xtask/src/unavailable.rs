@@ -33,6 +33,11 @@ impl UnavailablePrograms {
         }
     }
 
+    /// Whether `name` is unavailable.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.0.iter().any(|(other, _)| *other == name)
+    }
+
     /// The names, separated by commas, as [`vmcp_external::UNAVAILABLE`] has them; `None` if everything is available.
     pub(crate) fn names(&self) -> Option<String> {
         let names: Vec<_> = self.0.iter().map(|(name, _)| *name).collect();

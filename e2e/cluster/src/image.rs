@@ -12,7 +12,7 @@ mod theirs;
 pub use archive::{Config, Image};
 pub(crate) use args::default_output;
 pub use args::{Args, Name};
-pub use ours::{Profile, ours};
+pub use ours::{Profile, ours, previous};
 pub use theirs::{everything, redis};
 
 /// The user id that the images run as. It owns no files.

@@ -31,6 +31,7 @@ pub mod npm;
 pub mod parsers;
 mod path;
 pub mod ports;
+pub mod previous_commit;
 mod probe;
 pub mod process;
 mod progress;

@@ -6,7 +6,7 @@ use proc_macro::{TokenStream, TokenTree};
 const UNAVAILABLE: &str = "VMCP_UNAVAILABLE";
 
 /// The programs that a test may require. `cargo xtask test` installs them, by the same names, in `xtask/src/test.rs`.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "api-server",
     "cluster",
     "conformance",
@@ -16,6 +16,7 @@ const PROGRAMS: [&str; 11] = [
     "hosts",
     "npm",
     "parsers",
+    "previous-commit",
     "python",
     "redis",
 ];

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
+use vmcp_external::previous_commit::PreviousCommit;
 
 use super::{Config, Image};
 
@@ -13,8 +14,10 @@ use super::{Config, Image};
 const PROGRAMS: [(&str, &str); 3] = [
     ("vmcp-gateway", "gateway"),
     ("vmcp-operator", "operator"),
-    ("vmcp-test-server", "test-server"),
+    ("vmcp-test-server", TEST_SERVER),
 ];
+
+const TEST_SERVER: &str = "test-server";
 
 /// The cargo profile for the programs of this workspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -48,20 +51,49 @@ pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
             let built = programs
                 .get(*program)
                 .with_context(|| format!("cargo built no program {program}"))?;
-            let inside = format!("/usr/local/bin/{program}");
-            let mut image = Image::new(
-                &format!("vmcp.dev/{name}:dev"),
-                Config::running([inside.as_str()]),
-            );
             // The charts use the image with their own version as tag.
-            image.also_named(&format!("vmcp.dev/{name}:{}", env!("CARGO_PKG_VERSION")));
-            image.base();
-            image.program(built, &inside)?;
-            let archive = dir.join(format!("{name}.tar"));
-            image.write(&archive)?;
-            Ok(archive)
+            write(
+                &dir.join(format!("{name}.tar")),
+                built,
+                (program, name),
+                &["dev", env!("CARGO_PKG_VERSION")],
+            )
         })
         .collect()
+}
+
+/// Writes the images of the gateway and the operator of the previous commit to `previous-NAME.tar` in `dir`. Their names are
+/// `vmcp.dev/NAME:previous`.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn previous(dir: &Path, commit: &PreviousCommit) -> anyhow::Result<Vec<PathBuf>> {
+    PROGRAMS
+        .iter()
+        .filter(|(_, name)| *name != TEST_SERVER)
+        .map(|(program, name)| {
+            let archive = dir.join(format!("previous-{name}.tar"));
+            write(&archive, &commit.program(program), (program, name), &["previous"])
+        })
+        .collect()
+}
+
+/// Writes the image of the program at `built` to `archive`: its name in the image, the name of the image, and its tags.
+fn write(
+    archive: &Path,
+    built: &Path,
+    (program, name): (&str, &str),
+    tags: &[&str],
+) -> anyhow::Result<PathBuf> {
+    let inside = format!("/usr/local/bin/{program}");
+    let mut names = tags.iter().map(|tag| format!("vmcp.dev/{name}:{tag}"));
+    let first = names.next().context("an image needs a tag")?;
+    let mut image = Image::new(&first, Config::running([inside.as_str()]));
+    names.for_each(|name| image.also_named(&name));
+    image.base();
+    image.program(built, &inside)?;
+    image.write(archive)?;
+    Ok(archive.to_owned())
 }
 
 /// Compiles the programs, and returns their paths by name.
