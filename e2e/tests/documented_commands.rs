@@ -1,5 +1,5 @@
 //! The commands and manifests of docs/kubernetes.md work, in their order, on a real API server with the operator. No node runs pods, so what
-//! waits for pods is only checked for its object; `kubernetes.rs` waits on a real cluster.
+//! waits for pods is only checked for its object; `kubernetes/` waits on a real cluster.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -11,13 +10,12 @@ use serde_json::{Value, json};
 use vmcp_cluster::{Cluster, Options, image};
 use vmcp_crds::session_key::{CURRENT, SessionKey};
 use vmcp_e2e::client::{self, Client};
-use vmcp_e2e::test_server::Stats;
 use vmcp_e2e::{http_client, wait};
 use vmcp_external::requires;
 
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use crate::support::{
+    address, answers, condition, exclusive, get, pods, shell, stats, with_state, workspace,
+};
 
 /// The commands of the README's quick start on a cluster: the first shell block below its heading that names helm.
 fn quick_start() -> anyhow::Result<Vec<String>> {
@@ -47,53 +45,6 @@ fn deletion() -> anyhow::Result<String> {
         .context("the README deletes no pods")
 }
 
-/// Runs a line of shell in the cluster's network, from the workspace's root.
-fn shell(cluster: &Cluster, line: &str) -> anyhow::Result<String> {
-    let started = Instant::now();
-    let output = cluster
-        .command("sh")
-        .args(["-euc", line])
-        .current_dir(workspace())
-        .output()?;
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    println!("$ {line}   # {:.1} s\n{out}", started.elapsed().as_secs_f32());
-    if !output.status.success() {
-        bail!("{line}: {}\n{out}{err}", output.status);
-    }
-    Ok(out.into_owned())
-}
-
-fn get(cluster: &Cluster, object: &str, path: &str) -> anyhow::Result<String> {
-    cluster.kubectl(["get", object, "-o", &format!("jsonpath={path}")])
-}
-
-fn condition(cluster: &Cluster, server: &str, kind: &str) -> anyhow::Result<String> {
-    get(
-        cluster,
-        &format!("vmcp/{server}"),
-        &format!("{{.status.conditions[?(@.type==\"{kind}\")].status}}"),
-    )
-}
-
-/// The names and addresses of the gateway pods of a virtual server that are not ending.
-fn pods(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<(String, SocketAddr)>> {
-    let selector = get(cluster, &format!("vmcp/{server}"), "{.status.selector}")?;
-    let list = cluster.kubectl(["get", "pods", "-l", &selector, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&list)?;
-    let mut pods = Vec::new();
-    for pod in list["items"].as_array().context("no list")? {
-        if pod["metadata"]["deletionTimestamp"].is_null() {
-            let name = pod["metadata"]["name"].as_str().context("no name")?;
-            let address = pod["status"]["podIP"].as_str().context("no address yet")?;
-            pods.push((name.to_owned(), format!("{address}:4483").parse()?));
-        }
-    }
-    Ok(pods)
-}
-
 /// How many calls of tools each pod has answered.
 fn calls(pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<u64>> {
     let calls = |(_, address): &(String, SocketAddr)| {
@@ -106,29 +57,6 @@ fn calls(pods: &[(String, SocketAddr)]) -> anyhow::Result<Vec<u64>> {
             .map_or(Ok(0), str::parse)?)
     };
     pods.iter().map(calls).collect()
-}
-
-fn stats(counter: SocketAddr) -> anyhow::Result<Stats> {
-    Ok(serde_json::from_slice(
-        &http_client::get(counter, "/stats", &[])?.body,
-    )?)
-}
-
-fn address(cluster: &Cluster, service: &str, port: u16) -> anyhow::Result<SocketAddr> {
-    let ip = get(cluster, &format!("service/{service}"), "{.spec.clusterIP}")?;
-    Ok(SocketAddr::new(ip.parse()?, port))
-}
-
-/// Waits until the Service sends to pods that answer, and only to those: each node learns of a change of the pods up to a second later
-/// than the API server, and until then a client is sent to pods that are gone.
-fn answers(service: SocketAddr) -> anyhow::Result<()> {
-    wait::until("the Service answers", Duration::from_secs(20), || {
-        for _ in 0..10 {
-            let answer = http_client::exchange(service, "DELETE", "/mcp", &[], b"")?;
-            anyhow::ensure!(answer.status == 400, "{answer:?}");
-        }
-        Ok(())
-    })
 }
 
 /// Calls until every pod has answered one, which a Service that spreads connections does soon.
@@ -150,6 +78,7 @@ async fn call_until_all_have_served(url: &str, pods: &[(String, SocketAddr)]) ->
 #[requires(cluster, redis, npm)]
 #[test]
 fn session_survives_deletion_of_all_gateway_pods() -> anyhow::Result<()> {
+    let _exclusive = exclusive();
     let images = tempfile::tempdir()?;
     let mut archives = image::ours(images.path(), image::Profile::Dev)?;
     archives.push(image::redis(images.path())?);
@@ -159,15 +88,7 @@ fn session_survives_deletion_of_all_gateway_pods() -> anyhow::Result<()> {
     for archive in archives {
         cluster.load_image(&archive)?;
     }
-    if let Err(error) = quick_start_and_story(&cluster) {
-        let state = "kubectl get vmcp -o yaml; kubectl get pods -A -o wide; kubectl get events -A | tail -40; \
-                     kubectl logs -n vmcp-system -l app.kubernetes.io/name=vmcp-operator --tail=30 || true; \
-                     kubectl logs -l app.kubernetes.io/managed-by=vmcp-operator --tail=30 || true";
-        bail!(
-            "{error:#}\n{}",
-            shell(&cluster, state).unwrap_or_else(|none| format!("{none:#}"))
-        );
-    }
+    with_state(&cluster, quick_start_and_story(&cluster))?;
     cluster.down()
 }
 

@@ -1,0 +1,7 @@
+//! Gateways and the operator on a real Kubernetes with two nodes.
+
+mod quick_start;
+mod replaced_pods;
+mod support;
+mod traffic;
+mod upgrade;
