@@ -1,7 +1,8 @@
 //! The programs and charts of the commit before the last one, for tests of upgrades.
 //!
-//! They are compiled once for each version of their sources, and kept in the cache. The compilation shares the build directory of this
-//! process, so it compiles the workspace's own crates only.
+//! They are compiled once for each version of their sources, and kept in the cache. The dependencies that this process was compiled with are
+//! linked into the folder of the compilation, so it compiles the workspace's own crates only. The folder of this process cannot be shared:
+//! cargo names what it compiles after the path within the workspace, and would take crates of one commit for those of the other.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,12 @@ const SOURCES: [&str; 6] = [
 ];
 
 const PROGRAMS: [&str; 2] = ["vmcp-gateway", "vmcp-operator"];
+
+/// The folder of cargo's profile `dev`.
+const PROFILE: &str = "debug";
+
+/// A part of the names of the workspace's own crates that the programs are made of.
+const OWN_CRATES: &str = "vmcp";
 
 const CHARTS: &str = "charts";
 
@@ -85,22 +92,40 @@ impl PreviousCommit {
 
 fn build(into: &Path) -> anyhow::Result<()> {
     let target = target_dir()?;
-    // The same folder for all commits, because cargo names what it compiles after the folder of the sources.
     let scratch = target.join(NAME);
     remove(&scratch)?;
     let (source, artifacts) = (scratch.join("source"), scratch.join("target"));
     unpack(&[], &source)?;
-    compile(&source, &artifacts, &target)?;
+    link_dependencies(&target.join(PROFILE), &artifacts.join(PROFILE))?;
+    compile(&source, &artifacts)?;
     for program in PROGRAMS {
-        let built = artifacts.join("debug").join(program);
+        let built = artifacts.join(PROFILE).join(program);
         fs::copy(&built, into.join(program)).with_context(|| format!("cannot copy {}", built.display()))?;
     }
     unpack(&[CHARTS], into)?;
     remove(&scratch)
 }
 
-/// Compiles the programs in the folder `source`, into `artifacts`. Dependencies that were compiled in `target` are not compiled again.
-fn compile(source: &Path, artifacts: &Path, target: &Path) -> anyhow::Result<()> {
+/// Links what cargo compiled in the folder `from` into the folder `into`, except for the workspace's own crates.
+fn link_dependencies(from: &Path, into: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
+    for folder in ["deps", "build", ".fingerprint"] {
+        run(Command::new("cp")
+            .args(["--archive", "--link"])
+            .arg(from.join(folder))
+            .arg(into))?;
+        for entry in fs::read_dir(into.join(folder))? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().contains(OWN_CRATES) {
+                remove(&entry.path())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Compiles the programs in the folder `source`, into `artifacts`.
+fn compile(source: &Path, artifacts: &Path) -> anyhow::Result<()> {
     let mut cargo = Command::new(env!("CARGO"));
     // The whole workspace, so that cargo selects nearly the same features of the dependencies as for the tests.
     cargo.args(["build", "--locked", "--workspace"]);
@@ -113,10 +138,7 @@ fn compile(source: &Path, artifacts: &Path, target: &Path) -> anyhow::Result<()>
             cargo.env_remove(name);
         }
     }
-    cargo
-        .current_dir(source)
-        .env("CARGO_TARGET_DIR", artifacts)
-        .env("CARGO_BUILD_BUILD_DIR", target);
+    cargo.current_dir(source).env("CARGO_TARGET_DIR", artifacts);
     run(&mut cargo).map(drop)
 }
 
@@ -134,8 +156,7 @@ fn unpack(paths: &[&str], into: &Path) -> anyhow::Result<()> {
     let archive = into.join("archive.tar");
     let output = format!("--output={}", archive.display());
     git(&[&["archive", "--format=tar", &output, COMMIT, "--"], paths].concat())?;
-    // The files are new, not as old as the commit: otherwise cargo would take what it compiled from other files at the same path.
-    run(Command::new("tar").arg("-xmf").arg(&archive).arg("-C").arg(into))?;
+    run(Command::new("tar").arg("-xf").arg(&archive).arg("-C").arg(into))?;
     fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))
 }
 
@@ -188,11 +209,13 @@ fn git(arguments: &[&str]) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use vmcp_requires::requires;
 
     use super::*;
 
-    // What is unpacked is the whole workspace of the previous commit, and new for cargo.
+    // What is unpacked is the whole workspace of the previous commit.
     #[requires(previous_commit)]
     #[test]
     fn unpacked_commit_has_the_sources_of_that_commit() {
@@ -206,12 +229,33 @@ mod tests {
             git(&["hash-object", &lock.to_string_lossy()]).unwrap(),
             git(&["rev-parse", &format!("{COMMIT}:Cargo.lock")]).unwrap()
         );
-        let age = fs::metadata(&lock)
-            .unwrap()
-            .modified()
-            .unwrap()
-            .elapsed()
-            .unwrap_or_default();
-        assert!(age < Duration::from_secs(60), "{age:?}");
+    }
+
+    // Cargo would take the crates of this commit for those of the previous one, and write to the files that tests use.
+    #[test]
+    fn dependencies_are_linked_without_own_crates() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, into) = (dir.path().join("from"), dir.path().join("into"));
+        let files = [
+            "deps/libserde-1.rlib",
+            "deps/libvmcp_crds-2.rlib",
+            "build/ring-3/output",
+            ".fingerprint/vmcp-gateway-4/lib-vmcp_gateway",
+            ".fingerprint/serde-1/lib-serde",
+        ];
+        for file in files {
+            fs::create_dir_all(from.join(file).parent().unwrap()).unwrap();
+            fs::write(from.join(file), file).unwrap();
+        }
+        link_dependencies(&from, &into).unwrap();
+        for file in files {
+            let is_own = file.contains("vmcp");
+            assert!(from.join(file).exists());
+            assert_eq!(into.join(file).exists(), !is_own, "{file}");
+            if !is_own {
+                let inode = |path: &Path| fs::metadata(path).unwrap().ino();
+                assert_eq!(inode(&from.join(file)), inode(&into.join(file)), "{file}");
+            }
+        }
     }
 }
