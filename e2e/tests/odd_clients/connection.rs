@@ -34,6 +34,8 @@ pub(crate) enum Until {
     Head,
     /// To so many answers to requests, or to its end.
     Answers(usize),
+    /// To its end, also behind the answers.
+    End,
 }
 
 impl Connection {
@@ -65,9 +67,12 @@ impl Connection {
             if (100..200).contains(&answer.status) && answer.status != 101 {
                 continue;
             }
-            if let Until::Answers(count) = until
-                && ![204, 304].contains(&answer.status)
-            {
+            let count = match until {
+                Until::Head => None,
+                Until::Answers(count) => Some(count),
+                Until::End => Some(usize::MAX),
+            };
+            if let Some(count) = count.filter(|_| ![204, 304].contains(&answer.status)) {
                 self.body(&mut answer, count, deadline)?;
             }
             return Ok(answer);

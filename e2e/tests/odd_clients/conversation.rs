@@ -223,7 +223,8 @@ impl<'a> Conversation<'a> {
             .and_then(|message| message.get("id").cloned());
         let mut connection = Connection::open(self.server)?;
         connection.write(&self.pieces(request));
-        let answer = connection.read(Until::Answers(1));
+        // The Go SDK closes the session of a refused `initialize` behind its answer, and before the answer ends.
+        let answer = connection.read(Until::End);
         if let Ok(answer) = &answer
             && let Some(session) = answer.header("mcp-session-id")
         {
