@@ -47,13 +47,16 @@ async fn binary_leads_serves_and_releases_lease() {
         assert_eq!(get(&address, path).await, "ok\n");
         assert_eq!(get(&format!("[::1]:{port}"), path).await, "ok\n");
     }
-    let metrics = get(&address, "metrics").await;
     for line in [
         "vmcp_operator_leader 1",
+        // Counted when the API server's answer arrives, and others see the Deployment before that.
         "vmcp_operator_applies_total{kind=\"Deployment\"} 1",
         "# EOF",
     ] {
-        assert!(metrics.contains(line), "{line} is not in {metrics}");
+        eventually(&format!("the metrics contain {line}"), async || {
+            get(&address, "metrics").await.contains(line).then_some(())
+        })
+        .await;
     }
 
     operator.signal(Signal::TERM).unwrap();
