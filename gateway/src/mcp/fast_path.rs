@@ -1,4 +1,6 @@
 //! Fast path: recognizes the usual form of a backend's response with one scan, without parsing it.
+//!
+//! Without `is_answer`, a call with a result of 32 KiB takes 1.5 times the processor time (`large_8_cpu` of `cargo xtask bench large`).
 
 #![allow(
     clippy::arithmetic_side_effects,
