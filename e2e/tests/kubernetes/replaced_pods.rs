@@ -161,7 +161,7 @@ fn drain(cluster: &Cluster, node: &str) -> anyhow::Result<()> {
     cluster.kubectl(["uncordon", node]).map(drop)
 }
 
-/// A session outlives all pods, and the condition says why there are none.
+/// A session continues after a scale to zero and back. Meanwhile `Ready` has the reason `ScaledToZero`.
 fn scale_to_zero(cluster: &Cluster) -> anyhow::Result<()> {
     let service = address(cluster, "vmcp-demo", 4483)?;
     let session = Session::open(service)?;

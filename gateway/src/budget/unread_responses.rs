@@ -1,12 +1,11 @@
 //! The unread responses of an account, and how room is made when their clients do not read.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::{Account, Reservation};
@@ -40,8 +39,8 @@ pub(crate) struct UnreadResponses {
 struct Waiters {
     /// The number of the next one.
     next: u64,
-    /// The bytes that each holds already, by its number.
-    held: BTreeMap<u64, usize>,
+    /// Each by the bytes that it holds already and its number. Notifying one makes it fail.
+    waiting: BTreeMap<(usize, u64), Arc<Notify>>,
 }
 
 impl Default for UnreadResponses {
@@ -183,7 +182,7 @@ impl Reservation {
                 };
                 if !full.has_unread() {
                     let grows = || full.has_other_growing(self) && began.elapsed() < GROWTH_TIMEOUT;
-                    if waiting.holds_most() || !(waiting.has_other_holder() || grows()) {
+                    if waiting.holds_most() || !(waiting.fail_largest() || grows()) {
                         return false;
                     }
                 }
@@ -198,57 +197,56 @@ impl Reservation {
 /// A reservation that waits for room in an account.
 struct RoomWaiter<'a> {
     account: &'a Account,
-    number: u64,
-    /// Number of bytes that it holds already.
-    held: usize,
+    /// The bytes that it holds already, and its number.
+    key: (usize, u64),
+    must_fail: Arc<Notify>,
 }
 
 impl<'a> RoomWaiter<'a> {
     fn begin(account: &'a Account, held: usize) -> Self {
+        let must_fail = Arc::new(Notify::new());
         let mut waiters = account.waiters();
-        let number = waiters.next;
-        waiters.next = number.wrapping_add(1);
-        waiters.held.insert(number, held);
+        let key = (held, waiters.next);
+        waiters.next = waiters.next.wrapping_add(1);
+        waiters.waiting.insert(key, Arc::clone(&must_fail));
         Self {
             account,
-            number,
-            held,
+            key,
+            must_fail,
         }
     }
 
-    /// Waits for its turn to get room. `None` if it must fail so that others can proceed.
+    /// Waits for its turn to get room. `None` if it must fail so that the one with the turn can proceed.
     async fn turn(&self) -> Option<SemaphorePermit<'a>> {
-        let mut turn = pin!(self.account.node.unread.turn.acquire());
-        loop {
-            tokio::select! {
-                biased;
-                turn = &mut turn => return turn.ok(),
-                () = tokio::time::sleep(RETRY_INTERVAL), if self.held > 0 => {}
-            }
-            if !self.account.has_unread() && self.holds_most() {
-                return None;
-            }
+        tokio::select! {
+            biased;
+            turn = self.account.node.unread.turn.acquire() => turn.ok(),
+            () = self.must_fail.notified() => None,
         }
     }
 
     /// Whether others wait, and none of them holds more. Of two that hold the same, the later one counts.
     fn holds_most(&self) -> bool {
         let waiters = self.account.waiters();
-        let most = waiters.held.iter().map(|(number, held)| (*held, *number)).max();
-        self.held > 0 && waiters.held.len() > 1 && most == Some((self.held, self.number))
+        let most = waiters.waiting.last_key_value().map(|(key, _)| *key);
+        self.key.0 > 0 && waiters.waiting.len() > 1 && most == Some(self.key)
     }
 
-    /// Whether another one that holds bytes waits.
-    fn has_other_holder(&self) -> bool {
+    /// Makes the one that holds the most fail, unless that is this one. Returns whether another one holds bytes.
+    fn fail_largest(&self) -> bool {
         let waiters = self.account.waiters();
-        let mut others = waiters.held.iter().filter(|(number, _)| **number != self.number);
-        others.any(|(_, held)| *held > 0)
+        let mut others = waiters.waiting.iter().rev().filter(|(key, _)| **key != self.key);
+        let largest = others.next().filter(|((held, _), _)| *held > 0);
+        if let Some((_, must_fail)) = largest {
+            must_fail.notify_one();
+        }
+        largest.is_some()
     }
 }
 
 impl Drop for RoomWaiter<'_> {
     fn drop(&mut self) {
-        self.account.waiters().held.remove(&self.number);
+        self.account.waiters().waiting.remove(&self.key);
     }
 }
 
@@ -355,7 +353,7 @@ mod tests {
         drop(small);
         assert_eq!(account.reserved(), 0);
         assert_eq!(account.node.growing.load(Ordering::Relaxed), 0);
-        assert!(account.waiters().held.is_empty());
+        assert!(account.waiters().waiting.is_empty());
     }
 
     /// Messages that are being read fill the account, and nothing is unread: a message that holds nothing gets room as soon as one of them

@@ -305,7 +305,7 @@ impl Sessions {
         });
     }
 
-    /// State of the store. The error is that of the last failed operation; there is none while all operations succeed.
+    /// State of the store. `error` is set from the first operation that fails until the store works again.
     #[must_use]
     pub fn store_status(&self) -> SessionStoreStatus {
         let store = self.inner.store.unobserved();
