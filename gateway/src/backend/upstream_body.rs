@@ -8,13 +8,13 @@ use http::HeaderMap;
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::BackendError;
 use super::content_encoding::Decoder;
 use super::request_headers::RequestHeaders;
 use crate::backend::http_client::root_cause;
 use crate::budget::Account;
-use crate::runtime::timeout::within;
 
 /// How many bytes a body reads before it yields to other tasks.
 const YIELD_BYTES: usize = 128 * 1024;
@@ -104,7 +104,7 @@ impl UpstreamBody {
     /// When the connection breaks, the backend pauses for too long, or the body exceeds its limit.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, BackendError> {
         let idle = self.idle;
-        let chunk = within(idle, self.stream_chunk()).await;
+        let chunk = timeout(idle, self.stream_chunk()).await;
         let chunk = chunk.unwrap_or(Err(BackendError::Paused(idle)))?;
         self.received += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if self.received > self.limit {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::time::timeout_at;
 use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, UpstreamOpener};
@@ -24,7 +25,6 @@ use crate::mcp::jsonrpc::{InvalidMessage, Request};
 use crate::mcp::params;
 use crate::mcp::params::Reference;
 use crate::mcp::splice::{member, splice, splice_all};
-use crate::runtime::timeout::until;
 
 /// How long a backend may take to accept the error that refuses its request.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(5);
@@ -175,13 +175,13 @@ impl Core {
         id: &RawValue,
     ) -> Result<CallReply, CallError> {
         let (backend, deadline) = (&routed.backend, routed.deadline);
-        let admitted = until(deadline.at(), backend.admit()).await;
-        let admitted = admitted.unwrap_or_else(|| Err(deadline.passed()));
+        let admitted = timeout_at(deadline.at(), backend.admit()).await;
+        let admitted = admitted.unwrap_or_else(|_| Err(deadline.passed()));
         let mut admitted = admitted.map_err(|error| CallError::upstream(backend, error.into()))?;
         let mut sent_in = None;
         // Boxed: otherwise several layers of callers would move all of its state.
         let exchange = Box::pin(self.exchange(upstreams, backend, &routed.message, id, &mut sent_in));
-        let outcome = tokio::time::timeout_at(deadline.at(), exchange).await;
+        let outcome = timeout_at(deadline.at(), exchange).await;
         let error = match outcome {
             Ok(Ok(answer)) => {
                 admitted.answered();

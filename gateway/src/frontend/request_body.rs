@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
+use tokio::time::timeout;
 
 use crate::budget::{Account, UNCOUNTED_BYTES};
 use crate::frontend::rejection::Rejection;
@@ -13,7 +14,6 @@ use crate::frontend::response;
 use crate::frontend::response::ResponseBody;
 use crate::mcp::header_names as mcp;
 use crate::runtime::incoming_body::IncomingBody;
-use crate::runtime::timeout::within;
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -71,7 +71,7 @@ pub(super) async fn read(
     limit: BodyLimit,
     account: impl FnOnce() -> Account,
 ) -> Result<Bytes, Response<ResponseBody>> {
-    let Some(whole) = within(BODY_DEADLINE, collect_body(&mut body, limit.bytes, account)).await else {
+    let Ok(whole) = timeout(BODY_DEADLINE, collect_body(&mut body, limit.bytes, account)).await else {
         let message = format!("The body did not arrive within {} s", BODY_DEADLINE.as_secs());
         return Err(Rejection::BodyTimeout.response(None, &message));
     };

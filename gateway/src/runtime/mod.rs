@@ -14,7 +14,6 @@ pub mod signals;
 pub(super) mod single_flight;
 pub(super) mod step_counter;
 pub mod tasks;
-pub(super) mod timeout;
 pub(super) mod truncate;
 
 /// An error of any type. Inside a response body it ends the connection, which tells the client that the response is incomplete.

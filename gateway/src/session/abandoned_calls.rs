@@ -4,6 +4,7 @@
 //! the earlier call's cancellation. The list is bounded. While it is full, every id counts as reserved, which costs
 //! those calls only their resumption.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::record::RecordKey;
-use crate::session::record::key_map::KeyMap;
 
 /// Minimum time for which an id stays reserved. Backends may run on after a call's deadline.
 const MIN_KEPT: Duration = Duration::from_secs(5 * 60);
@@ -29,7 +29,7 @@ pub(super) struct AbandonedCalls {
 
 #[derive(Debug, Default)]
 struct Shared {
-    sessions: KeyMap<Ids>,
+    sessions: HashMap<RecordKey, Ids>,
     /// Until when all ids of all sessions are reserved, because there were too many sessions.
     all_until: Option<Instant>,
 }

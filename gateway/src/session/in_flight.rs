@@ -5,6 +5,7 @@
 //! second gets an id made by the gateway. The same holds for a while after a call was abandoned, because the backend
 //! may still run it. Each process knows its own requests only.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,12 +18,11 @@ use super::record::RecordKey;
 use crate::mcp::jsonrpc::{comparable_id, is_forwardable_id};
 use crate::runtime::random;
 use crate::session::abandoned_calls::AbandonedCalls;
-use crate::session::record::key_map::KeyMap;
 
 /// The running requests of this process. A cheap-clone handle.
 #[derive(Clone, Debug, Default)]
 pub(super) struct InFlightRequests {
-    running: Arc<Mutex<KeyMap<Requests>>>,
+    running: Arc<Mutex<HashMap<RecordKey, Requests>>>,
     abandoned: AbandonedCalls,
 }
 
@@ -244,7 +244,7 @@ impl InFlightRequests {
         !self.lock().contains_key(key)
     }
 
-    fn lock(&self) -> MutexGuard<'_, KeyMap<Requests>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<RecordKey, Requests>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

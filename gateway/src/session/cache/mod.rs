@@ -14,7 +14,7 @@ pub(super) mod pending_touches;
 pub(super) mod session_lists;
 mod tombstones;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -26,7 +26,6 @@ use crate::budget::Account;
 use crate::session::cache::cache_entry::CacheEntry;
 use crate::session::cache::freshness::{Freshness, ReadStamp};
 use crate::session::cache::tombstones::Tombstones;
-use crate::session::record::key_map::KeyMap;
 
 /// Maximum number of entries examined per eviction.
 const MAX_EXAMINED: usize = 64;
@@ -43,7 +42,7 @@ pub(super) struct SessionCache {
 
 #[derive(Debug, Default)]
 struct Shared {
-    entries: KeyMap<Arc<CacheEntry>>,
+    entries: HashMap<RecordKey, Arc<CacheEntry>>,
     /// Eviction order of the entries. Keys of removed entries remain until they are reached.
     order: VecDeque<RecordKey>,
     tombstones: Tombstones,

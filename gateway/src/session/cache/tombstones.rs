@@ -4,18 +4,17 @@
 //! requests of the session without a read of the store, and is written again after the store has lost its data
 //! ([`crate::session::recovery::lost_data`]). The store keeps its own.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::session::record::key_map::KeyMap;
 use crate::session::record::{RecordKey, SessionLife};
 
 /// The latest tombstones.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones {
-    by_key: KeyMap<Tombstone>,
+    by_key: HashMap<RecordKey, Tombstone>,
     /// Keys of the tombstones, oldest first.
     order: VecDeque<RecordKey>,
 }

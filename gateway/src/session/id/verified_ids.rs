@@ -4,7 +4,6 @@
 //! valid id gets in. An evicted id is verified again.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vmcp_crds::session_key::SessionKey;
@@ -26,30 +25,8 @@ pub(in crate::session) struct VerifiedIds {
 /// so ids in use survive, and eviction drops one whole generation at once.
 #[derive(Debug, Default)]
 struct Generations {
-    young: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
-    old: HashMap<Box<[u8]>, Verified, BuildHasherDefault<Signature>>,
-}
-
-/// Hasher that takes the end of an id, its signature, as the hash. A client without the key cannot choose a valid
-/// signature, and only valid ids are inserted.
-#[derive(Debug, Default)]
-struct Signature(u64);
-
-impl Hasher for Signature {
-    fn write(&mut self, id: &[u8]) {
-        let end = id.last_chunk().map_or(0, |end| u64::from_le_bytes(*end));
-        // Base64 letters differ in few bits, which are spread over the word.
-        let spread = u128::from(end) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (spread >> 64) as u64 ^ spread as u64;
-    }
-
-    fn write_usize(&mut self, _length: usize) {
-        // All ids have one length.
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
+    young: HashMap<Box<[u8]>, Verified>,
+    old: HashMap<Box<[u8]>, Verified>,
 }
 
 #[derive(Clone, Debug)]

@@ -3,7 +3,6 @@
 //! The record stores intent, not liveness: the binding to a failed backend stays.
 
 pub mod bindings;
-pub(super) mod key_map;
 
 use std::collections::BTreeMap;
 use std::fmt;

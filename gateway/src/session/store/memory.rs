@@ -17,7 +17,6 @@ use super::{
 use crate::config::SessionLimits;
 use crate::runtime::clock;
 use crate::session::record::bindings::Bindings;
-use crate::session::record::key_map::KeyMap;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 
 /// Number of creations between two searches for expired records. A search visits every record, so its cost per
@@ -45,7 +44,7 @@ pub struct MemoryStore {
 
 #[derive(Debug, Default)]
 struct Shared {
-    records: KeyMap<Entry>,
+    records: HashMap<RecordKey, Entry>,
     /// Size of all records, including expired ones that are not claimed.
     bytes: usize,
     /// Number of records per principal.
