@@ -90,7 +90,7 @@ impl Frontend {
         };
         let response = match answer {
             BackendResponse::Whole(message) => {
-                let message = rewrite_elicitation_ids(caller, &routed.backend, message, request.id);
+                let message = rewrite_elicitation_ids(caller, &routed.backend, message);
                 if let Some(delivery) = delivery {
                     delivery.allow_until(routed.deadline.at());
                 }

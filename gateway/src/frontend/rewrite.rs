@@ -17,7 +17,6 @@ use crate::catalog::is_list_changed;
 use crate::config::HotSettings;
 use crate::core::{Caller, Core, IssuedIds, RelayedIdKind};
 use crate::mcp::correlation;
-use crate::mcp::fast_path::begins_as_result;
 use crate::mcp::jsonrpc;
 use crate::mcp::jsonrpc::{Message, Outcome, Request, Response};
 use crate::mcp::splice::{splice, splice_all};
@@ -52,16 +51,14 @@ pub(super) enum RewrittenMessage {
     Dropped,
 }
 
-/// Rewrites the elicitation ids in `answer`, the response of `backend` to the request `id`, if it is an error
-/// that names elicitations.
+/// Rewrites the elicitation ids in `answer`, a response of `backend`, if it is an error that names elicitations.
 pub(super) fn rewrite_elicitation_ids(
     caller: &impl IssuedIds,
     backend: &Backend,
     answer: Bytes,
-    id: &RawValue,
 ) -> Bytes {
-    // Only errors name elicitations: do not search a large result for their code.
-    if begins_as_result(&answer, id.get()) || ELICITATION_REQUIRED.find(&answer).is_none() {
+    // Most answers do not contain the code, and the search is cheaper than the parser.
+    if ELICITATION_REQUIRED.find(&answer).is_none() {
         return answer;
     }
     let replaced = || {
@@ -178,7 +175,7 @@ impl<C: Caller> MessageSource<'_, C> {
     fn response(&self, data: &Bytes, id: &RawValue) -> RewrittenMessage {
         match self.backend.read_message(data, id) {
             MessageRole::Answer(data) => {
-                RewrittenMessage::Response(rewrite_elicitation_ids(self.caller, self.backend, data, id))
+                RewrittenMessage::Response(rewrite_elicitation_ids(self.caller, self.backend, data))
             }
             MessageRole::MalformedAnswer(error) => {
                 self.log_dropped(&error.to_string());

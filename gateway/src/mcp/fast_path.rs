@@ -25,19 +25,6 @@ pub(crate) fn is_answer(message: &[u8], id: &str) -> bool {
     envelope.is_some() && (is_ascii || simdutf8::basic::from_utf8(message).is_ok())
 }
 
-/// Whether `message`, a valid response to the request `id`, begins as most servers write a result. `false` does not mean an error: the
-/// result may be a later member.
-#[must_use]
-pub(crate) fn begins_as_result(message: &[u8], id: &str) -> bool {
-    const RESULT: &[u8] = br#""result":"#;
-    let behind_id = || {
-        let rest = message.strip_prefix(br#"{"jsonrpc":"2.0","id":"#)?;
-        rest.strip_prefix(id.as_bytes())?.strip_prefix(b",")
-    };
-    let first = behind_id().or_else(|| message.strip_prefix(b"{"));
-    first.is_some_and(|rest| rest.starts_with(RESULT))
-}
-
 #[inline(always)]
 fn envelope<S: Simd>(simd: S, message: &[u8], id: &[u8], is_ascii: &mut bool) -> Option<()> {
     let mut at = white_space(message, 0);
@@ -109,27 +96,6 @@ mod tests {
             " {\n \"jsonrpc\" : \"2.0\" , \"id\" : 1 , \"result\" : {\"text\":\"é\"} , \"extra\" : null } \n",
         ] {
             assert!(is_answer(message.as_bytes(), "1"), "{message}");
-        }
-    }
-
-    #[test]
-    fn result_at_the_beginning_is_recognized() {
-        for (message, is_result) in [
-            (r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, true),
-            (r#"{"result":{},"jsonrpc":"2.0","id":1}"#, true),
-            (
-                r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":""}}"#,
-                false,
-            ),
-            (
-                r#"{"jsonrpc":"2.0","id":1,"error":{"data":{"jsonrpc":"2.0","id":1,"result":{}}}}"#,
-                false,
-            ),
-            (r#"{"jsonrpc":"2.0","id":12,"result":{}}"#, false),
-            (r#"{"id":1,"jsonrpc":"2.0","result":{}}"#, false),
-            ("", false),
-        ] {
-            assert_eq!(begins_as_result(message.as_bytes(), "1"), is_result, "{message}");
         }
     }
 
