@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use vmcp_crds::config::{BackendConfig, BreakerConfig, ConcurrencyConfig, Duration as ConfigDuration};
+use vmcp_crds::status::Breaker;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::{Answer, Session};
 use vmcp_e2e::test_server::TestServer;
@@ -47,13 +48,22 @@ fn calls_seen(test_server: &TestServer) -> anyhow::Result<u64> {
         .unwrap_or_default())
 }
 
+/// Waits until `/status` reports this state of the first backend's circuit breaker.
+fn reports_breaker(gateway: &Gateway, recipe: &Recipe, expected: Breaker) -> anyhow::Result<()> {
+    wait::until(&format!("the breaker is {expected:?}"), PATIENCE, || {
+        let breaker = gateway.status(recipe)?.backends[0].breaker;
+        anyhow::ensure!(breaker == Some(expected), "{breaker:?}");
+        Ok(())
+    })
+}
+
 fn break_calls(test_server: &TestServer, fault: &Value) -> anyhow::Result<()> {
     let mut rule = fault.clone();
     rule["only_method"] = json!("tools/call");
     test_server.admin("POST", "/faults", &rule)
 }
 
-/// While the breaker is open, calls fail fast and do not reach the backend.
+/// While the breaker is open, calls fail fast and do not reach the backend. `/status` reports its state.
 #[test]
 fn open_breaker_fails_fast_without_call() -> anyhow::Result<()> {
     let (test_server, other) = (TestServer::start(&[])?, TestServer::start(&[])?);
@@ -78,12 +88,14 @@ fn open_breaker_fails_fast_without_call() -> anyhow::Result<()> {
         assert!(!wrong.text().contains("is not asked"), "{}", wrong.text());
     }
     assert_eq!(echo(&patient, &on_patient, "ill")?.tool_text()?, "hi");
+    reports_breaker(&patient, &recipe, Breaker::Closed)?;
 
     break_calls(&test_server, &json!({"status": 500}))?;
     for _ in 0..2 {
         let text = failure(&echo(&patient, &on_patient, "ill")?)?;
         assert!(text.contains("HTTP status 500"), "{text}");
     }
+    reports_breaker(&patient, &recipe, Breaker::Open)?;
     let seen = calls_seen(&test_server)?;
     let text = failure(&echo(&patient, &on_patient, "ill")?)?;
     for part in ["ill", "is not asked", "HTTP status 500", "trying again is safe"] {
@@ -118,10 +130,12 @@ fn open_breaker_fails_fast_without_call() -> anyhow::Result<()> {
     for _ in 0..2 {
         failure(&echo(&curious, &on_curious, "ill")?)?;
     }
+    reports_breaker(&curious, &recipe, Breaker::HalfOpen)?;
     test_server.admin("DELETE", "/faults", &json!({}))?;
     wait::until("the breaker closes", PATIENCE, || {
         echo(&curious, &on_curious, "ill")?.tool_text()
     })?;
+    reports_breaker(&curious, &recipe, Breaker::Closed)?;
     let text = failure(&echo(&patient, &on_patient, "ill")?)?;
     assert!(text.contains("is not asked"), "{text}");
     Ok(())

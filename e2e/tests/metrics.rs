@@ -19,7 +19,7 @@ use vmcp_e2e::wait;
 use vmcp_external::process::Signal;
 use vmcp_gateway::telemetry::metrics::ENTRIES;
 
-/// Metrics that need a token issuer. `incoming_auth.rs` tests them.
+/// Metrics that need a token issuer. `incoming_auth/` tests them.
 const OF_ISSUERS: [&str; 2] = ["vmcp_authentications_total", "vmcp_token_issuer_fetches_total"];
 /// Metrics that `store_outage.rs`, `store_loss.rs` and `slow_readers.rs` test.
 const ELSEWHERE: [&str; 3] = [

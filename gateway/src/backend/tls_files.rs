@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use hyper_rustls::ConfigBuilderExt as _;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::ServerCertVerifier as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::backend::http_client::with_alpn;
-use crate::certificates::{self, CertificatePair, LastGood, PairText, Trust, Verifier};
+use crate::certificates::{self, CertificatePair, LastGood, PairText, ShownCertificate, Trust, Verifier};
 use crate::config::UpstreamTls;
 
 /// The files and the configuration from their last good content.
@@ -109,10 +108,8 @@ fn verifier(
         let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         Some(builder.build().map_err(|error| error.to_string())?)
     };
-    Ok(Arc::new(Verifier {
-        trust: ListedCertificates { listed, authorities },
-        provider,
-    }))
+    let trust = ListedCertificates { listed, authorities };
+    Ok(Arc::new(Verifier::new(trust, &provider)))
 }
 
 /// Trusts the certificates in the file, and certificates signed by the authorities among them. A server that presents a listed
@@ -124,19 +121,10 @@ struct ListedCertificates {
 }
 
 impl Trust for ListedCertificates {
-    fn check(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    fn check(&self, shown: &ShownCertificate<'_>) -> Result<(), rustls::Error> {
         match &self.authorities {
-            _ if self.listed.contains(end_entity) => Ok(()),
-            Some(authorities) => authorities
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-                .map(drop),
+            _ if self.listed.contains(shown.end_entity) => Ok(()),
+            Some(authorities) => shown.is_signed_by(authorities),
             None => Err(rustls::CertificateError::UnknownIssuer.into()),
         }
     }

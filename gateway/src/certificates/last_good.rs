@@ -66,6 +66,12 @@ impl<C: PartialEq + Send + 'static, T> LastGood<C, T> {
         is_due
     }
 
+    /// What was made of the last good content, if there is one.
+    pub(crate) fn made(&self) -> Option<Arc<T>> {
+        let loaded = self.loaded();
+        loaded.good.as_ref().map(|(_, made)| Arc::clone(made))
+    }
+
     /// Reads the files with `read`, which may block, and returns what `make` makes of them, as [`Self::update`] does.
     ///
     /// # Errors
@@ -100,6 +106,12 @@ impl<C: PartialEq + Send + 'static, T> LastGood<C, T> {
             Ok(change) => {
                 loaded.problem = None;
                 if change.is_some() {
+                    if loaded.good.is_some() {
+                        tracing::info!(
+                            owner = self.owner,
+                            "certificate file changed; using its new content"
+                        );
+                    }
                     loaded.good = change;
                     self.version.fetch_add(1, Ordering::Release);
                 }
@@ -134,6 +146,7 @@ mod tests {
     #[test]
     fn unusable_content_keeps_last_good() {
         let files = LastGood::new("a test");
+        let made = || files.made().map(|made| *made);
         let update = |content: Result<&'static str, &str>| {
             let make = |content: &&'static str| match *content {
                 "broken" => Err("it is broken".to_owned()),
@@ -144,6 +157,7 @@ mod tests {
                 .map(|made| *made)
         };
         assert_eq!(update(Err("no file")), Err("no file".to_owned()));
+        assert_eq!(made(), None);
         assert_eq!(update(Ok("one")), Ok(3));
         assert_eq!((files.version(), files.problem()), (1, None));
         for (content, problem) in [(Ok("broken"), "it is broken"), (Err("no file"), "no file")] {
@@ -157,6 +171,6 @@ mod tests {
             "it is the same again"
         );
         assert_eq!(update(Ok("three")), Ok(5));
-        assert_eq!(files.version(), 2);
+        assert_eq!((files.version(), made()), (2, Some(5)));
     }
 }

@@ -4,10 +4,12 @@ mod last_good;
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, SignatureScheme};
@@ -106,24 +108,51 @@ impl CertificatePair {
     }
 }
 
+/// What a TLS server has shown of itself, and when it is checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShownCertificate<'a> {
+    /// The server's own certificate.
+    pub(crate) end_entity: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+    server_name: &'a ServerName<'a>,
+    ocsp_response: &'a [u8],
+    now: UnixTime,
+}
+
+impl ShownCertificate<'_> {
+    /// Whether one of the `authorities` has signed the certificate, and it is valid for this server now.
+    pub(crate) fn is_signed_by(&self, authorities: &WebPkiServerVerifier) -> Result<(), rustls::Error> {
+        let verified = authorities.verify_server_cert(
+            self.end_entity,
+            self.intermediates,
+            self.server_name,
+            self.ocsp_response,
+            self.now,
+        );
+        verified.map(drop)
+    }
+}
+
 /// Decides which server certificates are trusted.
 pub(crate) trait Trust: Debug + Send + Sync {
     /// Returns an error if the certificate is not trusted.
-    fn check(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error>;
+    fn check(&self, shown: &ShownCertificate<'_>) -> Result<(), rustls::Error>;
 }
 
 /// Verifies the certificate with `T`, and that the server has the private key.
 #[derive(Debug)]
 pub(crate) struct Verifier<T> {
-    pub(crate) trust: T,
-    pub(crate) provider: Arc<CryptoProvider>,
+    trust: T,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl<T: Trust> Verifier<T> {
+    pub(crate) fn new(trust: T, provider: &CryptoProvider) -> Self {
+        Self {
+            trust,
+            algorithms: provider.signature_verification_algorithms,
+        }
+    }
 }
 
 impl<T: Trust> ServerCertVerifier for Verifier<T> {
@@ -135,9 +164,14 @@ impl<T: Trust> ServerCertVerifier for Verifier<T> {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.trust
-            .check(end_entity, intermediates, server_name, ocsp_response, now)?;
-        Ok(ServerCertVerified::assertion())
+        let shown = ShownCertificate {
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        };
+        self.trust.check(&shown).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -146,8 +180,7 @@ impl<T: Trust> ServerCertVerifier for Verifier<T> {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -156,14 +189,11 @@ impl<T: Trust> ServerCertVerifier for Verifier<T> {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

@@ -4,20 +4,17 @@
 //! written one file but not yet the other, changes nothing: the last good pair stays in use.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::certificates::{CertificatePair, PairText};
+use crate::certificates::{CertificatePair, LastGood, PairText};
 
-/// How long a look at the files counts.
-const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The protocols that are offered, the preferred one first (RFC 7301).
@@ -34,16 +31,7 @@ pub(crate) struct ListenerTls(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     pair: CertificatePair,
-    current: Mutex<Current>,
-}
-
-#[derive(Debug)]
-struct Current {
-    text: PairText,
-    config: Arc<ServerConfig>,
-    checked: Instant,
-    /// Why the newest files are not in use. Logged once.
-    rejected: Option<String>,
+    last: LastGood<PairText, ServerConfig>,
 }
 
 impl ListenerTls {
@@ -52,15 +40,9 @@ impl ListenerTls {
     /// # Errors
     /// What is wrong with the files.
     pub(crate) fn new(pair: CertificatePair) -> Result<Self, String> {
-        let text = pair.read()?;
-        let config = Arc::new(server_config(&pair, &text)?);
-        let current = Mutex::new(Current {
-            text,
-            config,
-            checked: Instant::now(),
-            rejected: None,
-        });
-        Ok(Self(Arc::new(Shared { pair, current })))
+        let last = LastGood::new("the listener");
+        last.update(pair.read(), |text| server_config(&pair, text))?;
+        Ok(Self(Arc::new(Shared { pair, last })))
     }
 
     /// Performs the handshake over `stream`. Returns the connection, and whether it speaks HTTP/2.
@@ -75,7 +57,7 @@ impl ListenerTls {
             if first[0].is_ascii_alphabetic() {
                 return Err(reject_plain_http(stream).await);
             }
-            let acceptor = TlsAcceptor::from(self.server_config().await);
+            let acceptor = TlsAcceptor::from(self.server_config().await?);
             acceptor.accept(stream).await
         };
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await??;
@@ -84,41 +66,18 @@ impl ListenerTls {
     }
 
     /// The configuration for the next connection.
-    async fn server_config(&self) -> Arc<ServerConfig> {
+    async fn server_config(&self) -> io::Result<Arc<ServerConfig>> {
+        let Shared { pair, last } = &*self.0;
+        if !last.is_due()
+            && let Some(config) = last.made()
         {
-            let mut current = self.lock();
-            if current.checked.elapsed() < RECHECK_INTERVAL {
-                return Arc::clone(&current.config);
-            }
-            current.checked = Instant::now();
+            return Ok(config);
         }
-        let shared = Arc::clone(&self.0);
-        let read = tokio::task::spawn_blocking(move || shared.pair.read()).await;
-        let read = read.unwrap_or_else(|error| Err(error.to_string()));
-        let mut current = self.lock();
-        let changed = match read {
-            Ok(text) if text == current.text => Ok(None),
-            Ok(text) => server_config(&self.0.pair, &text).map(|config| Some((text, config))),
-            Err(reason) => Err(reason),
-        };
-        match changed {
-            Ok(None) => current.rejected = None,
-            Ok(Some((text, config))) => {
-                tracing::info!("TLS certificate of the listener renewed");
-                (current.text, current.config, current.rejected) = (text, Arc::new(config), None);
-            }
-            Err(reason) => {
-                if current.rejected.as_ref() != Some(&reason) {
-                    tracing::error!(reason, "new TLS certificate rejected; the last one stays in use");
-                }
-                current.rejected = Some(reason);
-            }
-        }
-        Arc::clone(&current.config)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
-        self.0.current.lock().unwrap_or_else(PoisonError::into_inner)
+        let files = pair.clone();
+        let config = last
+            .load(move || files.read(), |text| server_config(pair, text))
+            .await;
+        config.map_err(io::Error::other)
     }
 }
 

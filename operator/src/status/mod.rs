@@ -345,6 +345,12 @@ fn session_storage(observed: &Observed<'_>) -> ConditionUpdate {
 
 mod assessment;
 #[cfg(test)]
+mod gateway_condition_tests;
+#[cfg(test)]
+mod optional_tests;
+#[cfg(test)]
 mod rollout_tests;
+#[cfg(test)]
+mod test_util;
 #[cfg(test)]
 mod tests;

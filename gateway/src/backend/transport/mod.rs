@@ -190,36 +190,51 @@ mod tests {
     use std::sync::Arc;
 
     use http::HeaderName;
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    use rustls::pki_types::PrivatePkcs8KeyDer;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::*;
     use crate::backend::{Cookies, HttpClient};
-    use crate::config::{BackendSettings, ConfiguredHeader, HeaderSource, UpstreamSettings};
+    use crate::config::{BackendSettings, ConfiguredHeader, HeaderSource, UpstreamSettings, UpstreamTls};
     use crate::runtime::tasks::Tasks;
+
+    /// The value of a header of every request to [`backend`].
+    const SECRET: &str = "s3cret";
+
+    /// The backend at `listener`, and a session there.
+    fn backend(listener: &TcpListener, scheme: &str, tls: UpstreamTls) -> (Backend, UpstreamSession) {
+        let url = format!("{scheme}://{}/mcp", listener.local_addr().unwrap());
+        let header = ConfiguredHeader {
+            name: HeaderName::from_static("x-key"),
+            prefix: String::new(),
+            source: HeaderSource::Value(SECRET.to_owned()),
+        };
+        let mut configured = BackendSettings::for_test("a", url.parse().unwrap());
+        configured.upstream = Arc::new(UpstreamSettings {
+            headers: vec![header],
+            tls,
+            ..UpstreamSettings::default()
+        });
+        let session = UpstreamSession {
+            id: Some(HeaderValue::from_static("a session")),
+            revision: Revision::LATEST,
+            address: None,
+            cookies: Cookies::default(),
+        };
+        (
+            Backend::new(&configured, HttpClient::new(Tasks::default())),
+            session,
+        )
+    }
 
     // A backend that repeats a header in a redirect, or in the name of an encoding, does not bring it into the error of a GET stream.
     #[tokio::test]
     async fn header_echoed_to_get_stream_is_hidden() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let header = ConfiguredHeader {
-            name: HeaderName::from_static("x-key"),
-            prefix: String::new(),
-            source: HeaderSource::Value("s3cret".to_owned()),
-        };
-        let mut configured = BackendSettings::for_test("a", url.parse().unwrap());
-        configured.upstream = Arc::new(UpstreamSettings {
-            headers: vec![header],
-            ..UpstreamSettings::default()
-        });
-        let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));
-        let session = UpstreamSession {
-            id: None,
-            revision: Revision::LATEST,
-            address: None,
-            cookies: Cookies::default(),
-        };
+        let (backend, session) = backend(&listener, "http", UpstreamTls::default());
         let error = async |answer: &str| {
             let answering = async {
                 let (mut connection, _) = listener.accept().await.unwrap();
@@ -227,7 +242,8 @@ mod tests {
                 while !request.ends_with(b"\r\n\r\n") {
                     connection.read_buf(&mut request).await.unwrap();
                 }
-                assert!(String::from_utf8_lossy(&request).contains("x-key: s3cret"));
+                let sent = format!("x-key: {SECRET}");
+                assert!(String::from_utf8_lossy(&request).contains(&sent));
                 let answer = format!("HTTP/1.1 {answer}\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx");
                 connection.write_all(answer.as_bytes()).await.unwrap();
             };
@@ -242,5 +258,50 @@ mod tests {
         assert!(redirected.contains("http://<hidden>.test"), "{redirected}");
         let encoded = error("200 OK\r\ncontent-type: text/event-stream\r\ncontent-encoding: s3cret").await;
         assert!(encoded.contains("<hidden>"), "{encoded}");
+    }
+
+    // A backend that repeats a header as the name in its certificate does not bring it into the error of a deletion.
+    #[tokio::test]
+    async fn header_echoed_to_deletion_is_hidden() {
+        let mut authority = CertificateParams::default();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority
+            .distinguished_name
+            .push(DnType::CommonName, "an authority");
+        let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let ca_file = directory.path().join("ca.pem");
+        std::fs::write(&ca_file, authority.pem()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([format!("{SECRET}.test")]).unwrap();
+        let certificate = certificate.signed_by(&key, &authority).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![certificate.der().clone()],
+                PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+            )
+            .unwrap();
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tls = UpstreamTls {
+            ca_file: Some(ca_file),
+            identity: None,
+        };
+        let (backend, session) = backend(&listener, "https", tls);
+        let presenting = async {
+            let (connection, _) = listener.accept().await.unwrap();
+            let refused = TlsAcceptor::from(Arc::new(config)).accept(connection).await;
+            refused.unwrap_err()
+        };
+        let (closed, _) = tokio::join!(backend.close(&session), presenting);
+        let error = closed.unwrap_err().to_string();
+        assert!(
+            error.contains("<hidden>.test") && !error.contains(SECRET),
+            "{error}"
+        );
     }
 }

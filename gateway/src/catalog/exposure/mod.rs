@@ -200,7 +200,8 @@ impl AdvertisedOffer {
         for listed in &list.items {
             self.advertise_item(backend, kind, listed, policy, &mut seen);
         }
-        self.resolve_conflicts(backend, kind);
+        self.keep_one_per_name(backend, kind);
+        self.warn_of_names(backend, kind);
     }
 
     fn advertise_item<'a>(
@@ -236,8 +237,9 @@ impl AdvertisedOffer {
         }
     }
 
-    /// Keeps one item per advertised name, and warns of names that clients may refuse.
-    fn resolve_conflicts(&mut self, backend: &BackendName, kind: ListKind) {
+    /// Keeps one item per advertised name. Conflicts between backends are not known here: [`crate::catalog::merge`] resolves them by the
+    /// conflict strategy.
+    fn keep_one_per_name(&mut self, backend: &BackendName, kind: ListKind) {
         let claims = std::mem::take(self.entries_mut(kind));
         let noun = kind.noun();
         let mut winners: Vec<AdvertisedItem> = Vec::with_capacity(claims.len());
@@ -264,8 +266,15 @@ impl AdvertisedOffer {
             );
             self.conflicts.push(MAX_PER_BACKEND, conflict);
         }
+        *self.entries_mut(kind) = winners;
+    }
+
+    /// Warns of names that clients may refuse, and of tools that the gateway cannot call.
+    fn warn_of_names(&mut self, backend: &BackendName, kind: ListKind) {
+        let noun = kind.noun();
+        let named = std::mem::take(self.entries_mut(kind));
         if matches!(kind, ListKind::Tools | ListKind::Prompts) {
-            for AdvertisedItem { advertised, .. } in &winners {
+            for AdvertisedItem { advertised, .. } in &named {
                 let shown = quoted(advertised);
                 if let (ListKind::Tools, Err(reason)) = (kind, check_recommended_name(advertised)) {
                     let warning = format_args!(
@@ -285,8 +294,7 @@ impl AdvertisedOffer {
             }
         }
         if kind == ListKind::Tools {
-            for AdvertisedItem { advertised, .. } in winners.iter().filter(|entry| requires_task(&entry.json))
-            {
+            for AdvertisedItem { advertised, .. } in named.iter().filter(|entry| requires_task(&entry.json)) {
                 let warning = format_args!(
                     "the tool {} of backend {backend} can be called as a task only (execution.taskSupport is \"required\"), and the \
                      gateway passes no tasks on; a call gets the backend's error",
@@ -295,7 +303,7 @@ impl AdvertisedOffer {
                 self.warnings.push(MAX_PER_BACKEND, warning);
             }
         }
-        *self.entries_mut(kind) = winners;
+        *self.entries_mut(kind) = named;
     }
 
     fn refuse_oversized(&mut self, backend: &BackendName, kind: ListKind, oversized: &OversizedItems) {

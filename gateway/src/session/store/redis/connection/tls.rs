@@ -5,13 +5,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::certificates::{self, Trust, Verifier};
+use crate::certificates::{self, ShownCertificate, Trust, Verifier};
 use crate::config::RedisTls;
 
 /// Performs the TLS handshake with `host` over `stream`.
@@ -45,10 +45,7 @@ pub(super) fn client_config(tls: &RedisTls) -> Result<ClientConfig, String> {
     let builder = if tls.insecure_skip_verify {
         builder
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Verifier {
-                trust: AnyCertificate,
-                provider,
-            }))
+            .with_custom_certificate_verifier(Arc::new(Verifier::new(AnyCertificate, &provider)))
     } else {
         builder.with_root_certificates(roots(tls.ca_file.as_deref())?)
     };
@@ -90,14 +87,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
 struct AnyCertificate;
 
 impl Trust for AnyCertificate {
-    fn check(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<(), rustls::Error> {
+    fn check(&self, _shown: &ShownCertificate<'_>) -> Result<(), rustls::Error> {
         Ok(())
     }
 }
