@@ -83,6 +83,9 @@ pub struct BackendStatus {
     /// State of the circuit breaker; absent if the gateway is older than the field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
+    /// The protocol era that the backend's last answer to `initialize` showed. Absent until then, and if the gateway is older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub era: Option<ProtocolEra>,
     /// Number of tools that the backend offers.
     pub tools: usize,
     /// Number of prompts that the backend offers.
@@ -155,6 +158,16 @@ pub enum Breaker {
     HalfOpen,
     /// Calls fail without being sent.
     Open,
+}
+
+/// The protocol era of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProtocolEra {
+    /// The backend accepts `initialize`: revisions up to 2025-11-25, with sessions.
+    Legacy,
+    /// The backend refuses `initialize` and names only later revisions, which have no sessions.
+    Modern,
 }
 
 /// The hash with which the operator and the gateway compare hot configurations: SHA-256 of the file, in hexadecimal.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vmcp_crds::status::ProtocolEra;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::scripted_server::{Received, Reply, ScriptedServer, usual};
@@ -168,6 +169,48 @@ fn rejected_revision_is_retried_with_older_one() -> anyhow::Result<()> {
             assert_eq!(request.header("mcp-protocol-version"), Some(speaks));
         }
     }
+    Ok(())
+}
+
+/// `/status` says which era a backend speaks as soon as the backend has shown it.
+#[test]
+fn status_names_the_era_of_a_backend() -> anyhow::Result<()> {
+    let is_modern = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let modern = Arc::clone(&is_modern);
+    // The TypeScript SDK v2 refuses the legacy era so.
+    let server = ScriptedServer::start(move |request| {
+        let data = json!({"supported": ["2026-07-28"], "requested": "2025-11-25"});
+        let error = json!({"code": -32022, "message": "Unsupported protocol version", "data": data});
+        let refusal = json!({"jsonrpc": "2.0", "id": request.message["id"], "error": error});
+        modern.load(Ordering::Relaxed).then(|| Reply::json(400, &refusal))
+    })?;
+    let (recipe, gateway) = gateway(&server)?;
+    let silent = Recipe::new(&[("odd", "http://127.0.0.1:1/mcp")])?;
+    let has_era = |recipe: &Recipe, gateway: &Gateway, era: Option<ProtocolEra>| {
+        let backend = gateway.status(recipe)?.backends.remove(0);
+        anyhow::ensure!(
+            backend.error.is_some() || era == Some(ProtocolEra::Legacy),
+            "no error yet"
+        );
+        anyhow::ensure!(backend.era == era, "{backend:?}");
+        Ok(backend.error.unwrap_or_default())
+    };
+    let unreached = silent.start()?;
+    wait::until("nothing is known", LIMIT, || has_era(&silent, &unreached, None))?;
+    let error = wait::until("the backend is modern", LIMIT, || {
+        has_era(&recipe, &gateway, Some(ProtocolEra::Modern))
+    })?;
+    assert!(
+        error.starts_with("it supports only protocol revisions without sessions"),
+        "{error}"
+    );
+    is_modern.store(false, Ordering::Relaxed);
+    // A client's session asks again at once.
+    let session = Session::open(gateway.mcp)?;
+    wait::until("the backend is legacy", LIMIT, || {
+        echo(&gateway, &session)?;
+        has_era(&recipe, &gateway, Some(ProtocolEra::Legacy))
+    })?;
     Ok(())
 }
 

@@ -34,8 +34,8 @@ pub use operational_spec::OperationalSpec;
 pub use reference::{CaBundleRef, ConfigMapKeyRef, GroupRef, SecretKeyRef};
 pub use secret_file::{FileContent, KeyedObject, SECRETS_DIR, SecretFile};
 pub use server_status::{
-    MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, ObservedBreaker, ObservedHealth,
-    VirtualMCPServerStatus,
+    MAX_BACKENDS, MAX_CONFLICTS, ObservedBackend, ObservedBackendState, ObservedBreaker, ObservedEra,
+    ObservedHealth, VirtualMCPServerStatus,
 };
 pub use session_storage_spec::{RedisTlsSpec, SessionStorageSpec};
 pub use set_fields::SetFields;

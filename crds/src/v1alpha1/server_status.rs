@@ -5,7 +5,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::status::{Breaker, Health};
+use crate::status::{Breaker, Health, ProtocolEra};
 
 /// Maximum number of backends in the status. The counts cover all backends.
 pub const MAX_BACKENDS: usize = 100;
@@ -70,6 +70,10 @@ pub struct ObservedBackend {
     /// State of the circuit breaker: `Closed`, or `Open` if it is open in at least one pod. Absent if the gateways are too old to report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<ObservedBreaker>,
+    /// Protocol era of the backend: `Legacy` if it accepts `initialize`, `Modern` if it supports only revisions without sessions. `Modern`
+    /// while pods disagree. Absent until the backend has answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub era: Option<ObservedEra>,
     /// Number of tools that the backend offers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<i32>,
@@ -115,6 +119,24 @@ impl From<Health> for ObservedHealth {
             Health::Healthy => Self::Healthy,
             Health::Degraded => Self::Degraded,
             Health::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// Protocol era of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum ObservedEra {
+    /// The backend accepts `initialize`: revisions up to 2025-11-25, with sessions.
+    Legacy,
+    /// The backend refuses `initialize` and names only later revisions, which have no sessions.
+    Modern,
+}
+
+impl From<ProtocolEra> for ObservedEra {
+    fn from(era: ProtocolEra) -> Self {
+        match era {
+            ProtocolEra::Legacy => Self::Legacy,
+            ProtocolEra::Modern => Self::Modern,
         }
     }
 }

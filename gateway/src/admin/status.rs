@@ -4,15 +4,21 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
-use vmcp_crds::status::{BackendState, BackendStatus, Breaker, GatewayStatus, Health, TokenIssuerStatus};
+use vmcp_crds::status::{
+    BackendState, BackendStatus, Breaker, GatewayStatus, Health, ProtocolEra, TokenIssuerStatus,
+};
 
 use super::{Admin, respond, text as plain};
-use crate::backend::{BackendError, BreakerState, ListKind};
+use crate::backend::{Backend, BackendError, BreakerState, ListKind};
 use crate::catalog::DiscoveryState;
 use crate::runtime::truncate;
 
 /// Largest size in bytes of a backend's error. The error may contain text of the backend, which may be long.
 const MAX_ERROR_BYTES: usize = 1000;
+
+/// Precedes the error of a backend of the modern era.
+const MODERN_ONLY: &str =
+    "it supports only protocol revisions without sessions, which this gateway does not use: ";
 
 impl Admin {
     pub(super) fn status(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
@@ -57,15 +63,19 @@ impl Admin {
                 state: state_of(&state),
                 health: self.core.catalog().health(&name),
                 breaker: running.as_ref().map(|backend| breaker_of(backend.breaker())),
+                era: running.as_ref().and_then(Backend::era),
                 tools: offered(&state, ListKind::Tools),
                 prompts: offered(&state, ListKind::Prompts),
                 resources: offered(&state, ListKind::Resources),
                 resource_templates: offered(&state, ListKind::Templates),
                 needs_affinity: running.is_some_and(|backend| backend.needs_affinity()),
-                error: state
-                    .error
-                    .as_ref()
-                    .map(|error| truncate::head(&format!("it {error}"), MAX_ERROR_BYTES).to_owned()),
+                error: state.error.as_ref().map(|error| {
+                    let cause = match running.as_ref().and_then(Backend::era) {
+                        Some(ProtocolEra::Modern) => MODERN_ONLY,
+                        _ => "",
+                    };
+                    truncate::head(&format!("{cause}it {error}"), MAX_ERROR_BYTES).to_owned()
+                }),
             }
         };
         let mut warnings = snapshot.warnings.to_lines();

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::backend_era::named_revisions;
 use super::request_headers::RequestHeaders;
 use super::{Backend, BackendError, UpstreamSession};
 use crate::backend::http_client::SendError;
@@ -262,6 +263,7 @@ impl Attempt {
 
     /// Records that the server refused `initialize` with the error message `body`, possibly because of the revision.
     pub(super) fn note_refusal(&mut self, body: &[u8]) {
+        self.backend.inner.era.note_refusal(body);
         self.refused = Some(supported_revisions(body));
     }
 
@@ -273,6 +275,7 @@ impl Attempt {
     ) -> Result<InitializeResult, BackendError> {
         let result = self.result_of(message)?;
         let (result, revision) = read_result(&result)?;
+        self.backend.inner.era.note_accepted();
         session.revision = revision;
         self.note_opened(&session);
         Ok(result.parse_initialize_result(session))
@@ -282,6 +285,7 @@ impl Attempt {
     fn result_of(&mut self, message: &[u8]) -> Result<Box<RawValue>, BackendError> {
         let result = result_of(message, &self.backend.inner.headers.load());
         if let Err(BackendError::JsonRpc { code, .. }) = &result {
+            self.backend.inner.era.note_refusal(message);
             let supported = supported_revisions(message);
             let is_about_it = [
                 error_code::INVALID_PARAMS,
@@ -304,22 +308,7 @@ impl Drop for Attempt {
 
 /// Returns the known revisions in `error.data.supported` of a message (specification, basic/lifecycle).
 fn supported_revisions(message: &[u8]) -> Vec<Revision> {
-    #[derive(Deserialize)]
-    struct Message {
-        error: ErrorObject,
-    }
-    #[derive(Deserialize)]
-    struct ErrorObject {
-        data: Data,
-    }
-    #[derive(Deserialize)]
-    struct Data {
-        supported: Vec<String>,
-    }
-    let message = serde_json::from_slice::<Message>(message);
-    let supported = message.map(|message| message.error.data.supported);
-    let known = supported.unwrap_or_default();
-    known
+    named_revisions(message)
         .iter()
         .filter_map(|revision| Revision::parse(revision))
         .collect()

@@ -3,6 +3,7 @@
 //! A [`Backend`] is one server. An [`UpstreamSession`] is plain data, so any replica that has the data can continue the session.
 
 mod admission;
+mod backend_era;
 mod breaker;
 mod client_headers;
 mod client_settings;
@@ -46,6 +47,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use vmcp_crds::config::CatalogScope;
+use vmcp_crds::status::ProtocolEra;
 
 use crate::budget::Account;
 use crate::config::{self, BackendName, BackendTransport, UpstreamSettings};
@@ -136,6 +138,7 @@ struct Inner {
     shared: shared_session::SharedSessionState,
     /// Whether it last refused `initialize` because all clients have one session.
     has_single_session: AtomicBool,
+    era: backend_era::ObservedEra,
 }
 
 /// A session at a backend, as plain data.
@@ -214,6 +217,7 @@ impl Backend {
                 session_list_hint: session_list_hint::SessionListHint::default(),
                 shared: shared_session::SharedSessionState::default(),
                 has_single_session: AtomicBool::new(false),
+                era: backend_era::ObservedEra::default(),
             }),
             passed: None,
             session_owner: own_request_id::SessionOwner::default(),
@@ -261,6 +265,12 @@ impl Backend {
     #[must_use]
     pub fn has_single_session(&self) -> bool {
         self.inner.has_single_session.load(Ordering::Relaxed)
+    }
+
+    /// The protocol era that its last answer to `initialize` showed; `None` until then.
+    #[must_use]
+    pub fn era(&self) -> Option<ProtocolEra> {
+        self.inner.era.get()
     }
 
     /// Whether each client's session has its own lists.

@@ -52,11 +52,7 @@ pub(super) enum RewrittenMessage {
 }
 
 /// Rewrites the elicitation ids in `answer`, a response of `backend`, if it is an error that names elicitations.
-pub(super) fn rewrite_elicitation_ids(
-    caller: &impl IssuedIds,
-    backend: &Backend,
-    answer: Bytes,
-) -> Bytes {
+pub(super) fn rewrite_elicitation_ids(caller: &impl IssuedIds, backend: &Backend, answer: Bytes) -> Bytes {
     // Most answers do not contain the code, and the search is cheaper than the parser.
     if ELICITATION_REQUIRED.find(&answer).is_none() {
         return answer;

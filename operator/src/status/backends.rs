@@ -46,6 +46,7 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
                 breaker: reports()
                     .filter_map(|backend| Some(backend.breaker?.into()))
                     .max(),
+                era: reports().filter_map(|backend| Some(backend.era?.into())).max(),
                 tools: reports().map(|backend| to_i32(backend.tools)).max(),
                 prompts: reports().map(|backend| to_i32(backend.prompts)).max(),
                 resources: reports().map(|backend| to_i32(backend.resources)).max(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 use vmcp_crds::condition::find;
-use vmcp_crds::v1alpha1::{ObservedBackendState, ObservedBreaker, ObservedHealth};
+use vmcp_crds::v1alpha1::{ObservedBackendState, ObservedBreaker, ObservedEra, ObservedHealth};
 
 use super::test_util::{Fixture, assert_condition, backend, gateway, server};
 use super::*;
@@ -128,11 +128,12 @@ fn reporting(first: &Json, second: &Json) -> Fixture {
     fixture
 }
 
-// The worst health and breaker, and the largest counts, of all pods.
+// The worst health and breaker, the newest era, and the largest counts, of all pods.
 #[test]
-fn health_breaker_and_counts_are_merged() {
+fn health_breaker_era_and_counts_are_merged() {
     let first = json!({
         "name": "time", "state": "ready", "tools": 5, "prompts": 2, "resources": 1, "health": "healthy", "breaker": "closed",
+        "era": "legacy",
     });
     let mut second = first.clone();
     let backend = |second: &Json| reporting(&first, second).status().backends.remove(0);
@@ -140,6 +141,8 @@ fn health_breaker_and_counts_are_merged() {
     assert_eq!(good.health, Some(ObservedHealth::Healthy));
     assert_eq!(good.breaker, Some(ObservedBreaker::Closed));
     assert_eq!((good.prompts, good.resources), (Some(2), Some(1)));
+    assert_eq!(good.era, Some(ObservedEra::Legacy));
+    second["era"] = json!("modern");
     second["health"] = json!("degraded");
     second["breaker"] = json!("open");
     second["resources"] = json!(3);
@@ -147,6 +150,7 @@ fn health_breaker_and_counts_are_merged() {
     assert_eq!(bad.health, Some(ObservedHealth::Degraded));
     assert_eq!(bad.breaker, Some(ObservedBreaker::Open));
     assert_eq!(bad.resources, Some(3));
+    assert_eq!(bad.era, Some(ObservedEra::Modern));
     second["breaker"] = json!("halfOpen");
     assert_eq!(backend(&second), bad, "a trial call changes nothing");
     second["health"] = json!("unavailable");
@@ -161,6 +165,7 @@ fn unreported_health_and_breaker_are_absent() {
     let backend = fixture.status().backends.remove(0);
     assert_eq!((backend.health, backend.breaker), (None, None));
     assert_eq!((backend.prompts, backend.resources), (None, None));
+    assert_eq!(backend.era, None);
 }
 
 #[test]
