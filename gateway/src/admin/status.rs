@@ -58,19 +58,20 @@ impl Admin {
         let snapshot = self.core.catalog().snapshot();
         let backend = |(name, state): (crate::config::BackendName, std::sync::Arc<DiscoveryState>)| {
             let running = self.core.catalog().backend(name.as_str());
+            let era = running.as_ref().and_then(Backend::era);
             BackendStatus {
                 name: name.to_string(),
                 state: state_of(&state),
                 health: self.core.catalog().health(&name),
                 breaker: running.as_ref().map(|backend| breaker_of(backend.breaker())),
-                era: running.as_ref().and_then(Backend::era),
+                era,
                 tools: offered(&state, ListKind::Tools),
                 prompts: offered(&state, ListKind::Prompts),
                 resources: offered(&state, ListKind::Resources),
                 resource_templates: offered(&state, ListKind::Templates),
                 needs_affinity: running.is_some_and(|backend| backend.needs_affinity()),
                 error: state.error.as_ref().map(|error| {
-                    let cause = match running.as_ref().and_then(Backend::era) {
+                    let cause = match era {
                         Some(ProtocolEra::Modern) => MODERN_ONLY,
                         _ => "",
                     };

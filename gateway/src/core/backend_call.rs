@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 use vmcp_crds::config::Capability;
 
 use super::{Core, UpstreamError, UpstreamOpener};
@@ -218,7 +218,7 @@ impl Core {
     pub fn decline(&self, backend: &Backend, session: UpstreamSession, id: &RawValue, reason: &str) {
         let error = jsonrpc::error(Some(id), error_code::INTERNAL, reason);
         self.spawn_ending_message(backend, |backend| async move {
-            let sending = tokio::time::timeout(REFUSAL_DEADLINE, backend.notify(&session, error));
+            let sending = timeout(REFUSAL_DEADLINE, backend.notify(&session, error));
             sending
                 .await
                 .unwrap_or(Err(BackendError::Deadline(REFUSAL_DEADLINE)))

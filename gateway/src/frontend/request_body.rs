@@ -166,7 +166,7 @@ pub(super) async fn discard(mut body: IncomingBody) {
         }
     };
     // A client that is slower than this may miss the response.
-    drop(tokio::time::timeout(DISCARD_DEADLINE, discarding).await);
+    drop(timeout(DISCARD_DEADLINE, discarding).await);
 }
 
 #[cfg(test)]
