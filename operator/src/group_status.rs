@@ -16,7 +16,8 @@ use vmcp_crds::condition::{ConditionUpdate, merge};
 use vmcp_crds::config::{AggregationConfig, Timeouts};
 use vmcp_crds::v1alpha1::field_rules::one_line;
 use vmcp_crds::v1alpha1::{
-    MAX_MEMBERS, MCPGroup, MCPGroupStatus, MCPServerEntry, ObservedMember, VirtualMCPServer, condition_type,
+    MAX_MEMBERS, MCPGroup, MCPGroupStatus, MCPServerEntry, ObservedBackendState, ObservedMember,
+    VirtualMCPServer, condition_type,
 };
 
 use crate::api_server::{ObjectApi, ObjectName};
@@ -154,8 +155,8 @@ impl GroupStatusWriter {
     }
 }
 
-/// The members, each with the reason for which a virtual server leaves it out. Without a virtual server, the rules that do not depend on
-/// one are checked.
+/// The members, each with the reason for which a virtual server leaves it out: its spec, or a value that the spec refers to, as the status of
+/// the virtual server says. Without a virtual server, the rules that do not depend on one are checked.
 fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -> Vec<ObservedMember> {
     let check = |timeouts: &Timeouts, aggregation: &AggregationConfig| {
         let backends = members
@@ -176,8 +177,9 @@ fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -
     }
     for server in servers {
         let found = check(&server.spec.operational.timeouts, &server.spec.hot.aggregation);
-        for (problem, found) in problems.iter_mut().zip(found) {
+        for ((problem, found), member) in problems.iter_mut().zip(found).zip(members) {
             let name = server.name_any();
+            let found = found.or_else(|| left_out_because(server, &member.name_any()));
             let of_server = || found.map(|found| format!("left out by VirtualMCPServer {name}: {found}"));
             *problem = problem.take().or_else(of_server);
         }
@@ -189,6 +191,15 @@ fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -
             problem: problem.map(|problem| one_line(&problem, MAX_PROBLEM_CHARS)),
         })
         .collect()
+}
+
+/// Why `server` leaves out the backend `name`, by its status.
+fn left_out_because(server: &VirtualMCPServer, name: &str) -> Option<String> {
+    let backends = &server.status.as_ref()?.backends;
+    let mut left_out = backends
+        .iter()
+        .filter(|backend| backend.state == ObservedBackendState::LeftOut);
+    left_out.find(|backend| backend.name == name)?.message.clone()
 }
 
 /// Derives the status of a group. The transition time of an unchanged condition comes from `old`.
@@ -317,6 +328,32 @@ mod tests {
         );
         assert_eq!(observe(&members, &servers[1..])[1], member("odd", None));
         assert_eq!(observe(&members, &[])[1], member("odd", None));
+    }
+
+    // A member whose Secret is missing is left out, too. One that does not answer is not.
+    #[test]
+    fn missing_secret_is_a_problem_of_the_member() {
+        let members = [entry("weather", &json!({})), entry("time", &json!({}))];
+        let mut with_status = VirtualMCPServer::clone(&server("a", "prefix"));
+        let backend = |name: &str, state: &str, message: &str| json!({"name": name, "url": "u", "state": state, "message": message});
+        with_status.status = serde_json::from_value(json!({"backends": [
+            backend("time", "Failing", "it refused the connection"),
+            backend("weather", "LeftOut", "spec.headers.X.secretKeyRef names Secret s, which does not exist"),
+        ]}))
+        .unwrap();
+        let observed = observe(&members, &[Arc::new(with_status)]);
+        assert_eq!(
+            observed,
+            [
+                member(
+                    "weather",
+                    Some(
+                        "left out by VirtualMCPServer a: spec.headers.X.secretKeyRef names Secret s, which does not exist"
+                    )
+                ),
+                member("time", None)
+            ]
+        );
     }
 
     #[test]

@@ -235,8 +235,8 @@ fn require_name(schema: &mut Schema) {
 
 /// Matches a name that an override may give a tool.
 const TOOL_NAME: &str = "^[A-Za-z0-9_./-]{1,128}$";
-/// Matches a name that an override may give a prompt.
-const PROMPT_NAME: &str = "^[^[:cntrl:]]+$";
+/// Matches a name that an override may give a prompt: without the characters of [`rules::is_unprintable`].
+const PROMPT_NAME: &str = r"^[^\\x00-\\x1f\\x7f-\\x9f\\x{2028}-\\x{202e}\\x{2066}-\\x{2069}]+$";
 
 fn backend_rules() -> Json {
     json!([

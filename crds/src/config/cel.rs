@@ -13,12 +13,21 @@ pub(super) const MAX_DURATION_CHARS: u32 = 32;
 
 /// Matches `host:port`.
 pub(super) const HOST_AND_PORT: &str = r"^([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:.]+\\]):(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})$";
+/// Matches a host, or an address in brackets, with a port or without one. What is in the brackets is checked separately.
+const HOST_AND_OPTIONAL_PORT: &str = r"^([a-zA-Z0-9._-]*[a-zA-Z0-9_-][.]?|\\[[0-9a-fA-F:.]+\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$";
 /// Matches an http or https URL without user, password and fragment. The path has the characters that the gateway's parser accepts.
 const ENDPOINT: &str = r"://([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:.]+\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?";
 const PATH: &str = "[!$-;=?-_a-z|~]*";
+/// Matches DNS labels in lower case, joined by dots. So the name of a Kubernetes object looks.
+#[cfg(feature = "k8s")]
+const DNS_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+
+/// What the name of an object must look like, for messages.
+#[cfg(feature = "k8s")]
+pub(crate) const OBJECT_NAME_EXPECTED: &str = "must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit";
 
 /// A rule as `x-kubernetes-validations` has it.
-pub(super) fn rule(rule: &str, message: &str) -> Json {
+pub(crate) fn rule(rule: &str, message: &str) -> Json {
     json!({"rule": rule, "message": message})
 }
 
@@ -31,6 +40,25 @@ pub(crate) fn rule_of_field(field: &str, rule: &str, message: &str) -> Json {
 pub(super) fn is_duration(value: &str) -> String {
     format!(
         "size({value}) > 0 && {value}.matches('^([0-9]{{1,6}}h)?([0-9]{{1,7}}m)?([0-9]{{1,9}}s)?([0-9]{{1,12}}ms)?$')"
+    )
+}
+
+/// The expression that is true if `value` is a host name or address, alone or with a port. An IPv6 address is in brackets.
+pub(super) fn is_host_and_optional_port(value: &str) -> String {
+    let address = format!("{value}.substring(1, {value}.indexOf(']'))");
+    format!(
+        "{value}.matches('{HOST_AND_OPTIONAL_PORT}') \
+         && (!{value}.startsWith('[') || (isIP({address}) && ip({address}).family() == 6))"
+    )
+}
+
+/// The expression that is true if `value` is the origin of a page, of an app or extension, or `null`.
+pub(super) fn is_origin(value: &str) -> String {
+    let authority = format!("{value}.substring({value}.indexOf('://') + 3)");
+    format!(
+        "{value} == 'null' || ({value}.matches('^https?://') && {}) \
+         || ({value}.matches('^[a-z][a-z0-9+.-]*://[a-zA-Z0-9._:-]*$') && !{value}.matches('^https?:'))",
+        is_host_and_optional_port(&authority)
     )
 }
 
@@ -51,6 +79,12 @@ pub(crate) fn is_resource(value: &str) -> String {
         "{} && !{value}.contains('\\\\')",
         is_endpoint_without_query(value)
     )
+}
+
+/// The expression that is true if `value` is a DNS name in lower case, or the name of a Kubernetes object.
+#[cfg(feature = "k8s")]
+pub(crate) fn is_dns_name(value: &str) -> String {
+    format!("{value}.matches('{DNS_NAME}')")
 }
 
 /// Removes the rule with this message from the schema of a struct. A custom resource has it elsewhere.

@@ -38,7 +38,7 @@ pub struct HotConfig {
         length(max = 128),
         inner(length(max = 261)),
         extend("x-kubernetes-validations" = [cel::rule(
-            "self.all(host, host.matches('^([a-zA-Z0-9._-]*[a-zA-Z0-9_-][.]?|\\\\[[0-9a-fA-F:.]+\\\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$'))",
+            &format!("self.all(host, {})", cel::is_host_and_optional_port("host")),
             rules::HOST_EXPECTED
         )])
     )]
@@ -54,9 +54,7 @@ pub struct HotConfig {
         length(max = 128),
         inner(length(max = 261)),
         extend("x-kubernetes-validations" = [cel::rule(
-            "self.all(origin, origin == 'null' \
-             || origin.matches('^https?://([a-zA-Z0-9._-]*[a-zA-Z0-9_-][.]?|\\\\[[0-9a-fA-F:.]+\\\\])(:(6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3}))?$') \
-             || (origin.matches('^[a-z][a-z0-9+.-]*://[a-zA-Z0-9._:-]*$') && !origin.matches('^https?:')))",
+            &format!("self.all(origin, {})", cel::is_origin("origin")),
             rules::ORIGIN_EXPECTED
         )])
     )]

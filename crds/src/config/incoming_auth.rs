@@ -192,11 +192,8 @@ fn oidc_rules() -> Json {
             "self.{field}.startsWith('https://') || (has(self.insecureAllowHttp) && self.insecureAllowHttp)"
         )
     };
-    let jwks_url = format!(
-        "!has(self.jwksUrl) || ({} && ({}))",
-        cel::is_endpoint("self.jwksUrl"),
-        secure("jwksUrl")
-    );
+    let jwks_url = format!("!has(self.jwksUrl) || {}", cel::is_endpoint("self.jwksUrl"));
+    let secure_jwks_url = format!("!has(self.jwksUrl) || {}", secure("jwksUrl"));
     let resource = format!("!has(self.resource) || ({})", cel::is_resource("self.resource"));
     let default_resource = format!(
         "has(self.resource) || size(self.audience) == 0 || ({})",
@@ -210,7 +207,8 @@ fn oidc_rules() -> Json {
         ),
         cel::rule_of_field("issuer", "!self.issuer.contains('?')", rules::ISSUER_QUERY),
         cel::rule_of_field("issuer", &secure("issuer"), rules::HTTPS_EXPECTED),
-        cel::rule_of_field("jwksUrl", &jwks_url, rules::HTTPS_EXPECTED),
+        cel::rule_of_field("jwksUrl", &jwks_url, rules::ENDPOINT_EXPECTED),
+        cel::rule_of_field("jwksUrl", &secure_jwks_url, rules::HTTPS_EXPECTED),
         cel::rule_of_field(
             "audience",
             "size(self.audience) > 0 && self.audience.all(audience, size(audience) > 0)",

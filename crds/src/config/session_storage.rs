@@ -160,7 +160,10 @@ pub struct RedisSentinel {
     /// Name of the primary, as in `sentinel monitor`, for example `mymaster`.
     #[schemars(
         length(max = 256),
-        extend("x-kubernetes-validations" = [cel::rule("size(self) > 0", rules::MASTER_NAME_MISSING)])
+        extend("x-kubernetes-validations" = [
+            cel::rule("size(self) > 0", rules::MASTER_NAME_MISSING),
+            cel::rule("!self.matches('[[:space:][:cntrl:]]')", rules::REDIS_TEXT_EXPECTED),
+        ])
     )]
     pub master_name: String,
     /// `host:port` of each sentinel, for example `[sentinel-0:26379, sentinel-1:26379]`. They are tried in this order.
@@ -270,21 +273,23 @@ fn storage_rules() -> Json {
         all.push(cel::rule_of_field(field, &rule, rules::LONGER_THAN_ZERO));
     }
     // The default is allowed: a tool that writes all fields writes it, too.
-    for (field, default) in [
+    let is = |field: &str, value: &str| Some(format!("self.{field} == {value}"));
+    let lasts = |field: &str, value: Duration| Some(format!("duration(self.{field}) == duration('{value}')"));
+    for (field, is_default) in [
         ("address", None),
         ("sentinel", None),
         ("cluster", None),
         ("username", None),
         ("tls", None),
-        ("db", Some("0".to_owned())),
-        ("keyPrefix", Some(format!("'{}'", default.key_prefix))),
-        ("maxStaleness", Some(format!("'{}'", default.max_staleness))),
-        ("onStoreOutage", Some("'serve'".to_owned())),
-        ("outageGrace", Some(format!("'{}'", default.outage_grace))),
-        ("connectTimeout", Some(format!("'{}'", default.connect_timeout))),
-        ("commandTimeout", Some(format!("'{}'", default.command_timeout))),
+        ("db", is("db", "0")),
+        ("keyPrefix", is("keyPrefix", &format!("'{}'", default.key_prefix))),
+        ("maxStaleness", lasts("maxStaleness", default.max_staleness)),
+        ("onStoreOutage", is("onStoreOutage", "'serve'")),
+        ("outageGrace", lasts("outageGrace", default.outage_grace)),
+        ("connectTimeout", lasts("connectTimeout", default.connect_timeout)),
+        ("commandTimeout", lasts("commandTimeout", default.command_timeout)),
     ] {
-        let is_default = default.map(|default| format!(" || self.{field} == {default}"));
+        let is_default = is_default.map(|is_default| format!(" || {is_default}"));
         let rule = format!(
             "!{is_memory} || !has(self.{field}){}",
             is_default.unwrap_or_default()

@@ -6,8 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::SecretRef;
-use crate::config::Duration;
+use super::{SecretRef, child_metadata};
+use crate::config::{Duration, cel};
 
 /// The path of the gateway's MCP endpoint.
 pub const MCP_PATH: &str = "/mcp";
@@ -33,7 +33,7 @@ pub struct HttpRouteSpec {
     /// of the endpoint.
     #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)))]
     #[x_kube(
-        validation = Rule::new("self.all(host, host.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))")
+        validation = Rule::new(format!("self.all(host, {})", cel::is_dns_name("host")))
             .message("a host name has lower-case letters, digits, '-' and '.', no port and no wildcard, for example tools.example.com")
     )]
     pub hostnames: Vec<String>,
@@ -51,15 +51,11 @@ pub struct HttpRouteSpec {
     pub timeouts: RouteTimeouts,
     /// Labels of the HTTPRoute. Those that the operator sets itself are not allowed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(
-        validation = Rule::new("!self.exists(key, key.startsWith('app.kubernetes.io/') || key.startsWith('vmcp.dev/'))")
-            .message("the operator sets the labels app.kubernetes.io/* and vmcp.dev/* itself")
-    )]
+    #[schemars(schema_with = "child_metadata::labels")]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the HTTPRoute.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "child_metadata::annotations")]
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -72,7 +68,7 @@ pub struct ParentRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     #[x_kube(
-        validation = Rule::new("self.matches('^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        validation = Rule::new(format!("self == '' || {}", cel::is_dns_name("self")))
             .message("group must be an API group, for example gateway.networking.k8s.io")
     )]
     pub group: Option<String>,
@@ -99,7 +95,7 @@ pub struct ParentRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
+        validation = Rule::new(cel::is_dns_name("self"))
             .message("sectionName must be the name of a listener: lower-case letters, digits, '-' and '.'")
     )]
     pub section_name: Option<String>,
@@ -138,11 +134,7 @@ pub struct ServiceMonitorSettings {
     pub interval: Option<Duration>,
     /// Labels of the ServiceMonitor, for the selector of a Prometheus. Those that the operator sets itself are not allowed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(
-        validation = Rule::new("!self.exists(key, key.startsWith('app.kubernetes.io/') || key.startsWith('vmcp.dev/'))")
-            .message("the operator sets the labels app.kubernetes.io/* and vmcp.dev/* itself")
-    )]
+    #[schemars(schema_with = "child_metadata::labels")]
     pub labels: BTreeMap<String, String>,
 }
 

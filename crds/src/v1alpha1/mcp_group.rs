@@ -104,7 +104,7 @@ pub struct MCPGroupStatus {
 pub struct ObservedMember {
     /// The name of the MCPServerEntry.
     pub name: String,
-    /// Why the member is left out, if it is.
+    /// Why a VirtualMCPServer leaves the member out, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }

@@ -7,6 +7,7 @@
     reason = "KubeSchema copies each type, with its visibility, into a function"
 )]
 
+mod child_metadata;
 mod endpoint_spec;
 pub mod field_rules;
 mod incoming_auth_spec;
@@ -14,6 +15,7 @@ mod label_selector;
 mod mcp_group;
 mod mcp_server_entry;
 mod operational_spec;
+mod pod_template;
 mod reference;
 mod secret_file;
 mod server_status;
@@ -31,6 +33,7 @@ pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
 pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
 pub use mcp_server_entry::{BackendTlsSpec, HeaderSpec, MCPServerEntry, MCPServerEntrySpec};
 pub use operational_spec::OperationalSpec;
+pub use pod_template::PodTemplate;
 pub use reference::{CaBundleRef, ConfigMapKeyRef, GroupRef, SecretKeyRef};
 pub use secret_file::{FileContent, KeyedObject, SECRETS_DIR, SecretFile};
 pub use server_status::{
@@ -41,8 +44,8 @@ pub use session_storage_spec::{RedisTlsSpec, SessionStorageSpec};
 pub use set_fields::SetFields;
 pub use virtual_mcp_server::{SessionAffinity, VirtualMCPServer, VirtualMCPServerSpec};
 pub use workload_spec::{
-    AutoscalingSpec, DisruptionBudgetSettings, NetworkPolicySpec, PodTemplate, SecretRef, ServiceSettings,
-    ServiceType, TrafficDistribution, TrafficPolicy,
+    AutoscalingSpec, DisruptionBudgetSettings, NetworkPolicySpec, SecretRef, ServiceSettings, ServiceType,
+    TrafficDistribution, TrafficPolicy,
 };
 pub use yaml::{definitions, yaml};
 

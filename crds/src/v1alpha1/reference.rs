@@ -3,16 +3,15 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::config::cel;
+
 /// Reference to an MCPGroup in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[cfg_attr(test, x_kube(cel))]
 pub struct GroupRef {
     /// The name of the MCPGroup.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_dns_name("self")).message(cel::OBJECT_NAME_EXPECTED))]
     pub name: String,
 }
 
@@ -22,10 +21,7 @@ pub struct GroupRef {
 pub struct SecretKeyRef {
     /// The name of the Secret.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_dns_name("self")).message(cel::OBJECT_NAME_EXPECTED))]
     pub name: String,
     /// The key in the Secret.
     #[schemars(length(min = 1, max = 253))]
@@ -42,10 +38,7 @@ pub struct SecretKeyRef {
 pub struct ConfigMapKeyRef {
     /// The name of the ConfigMap.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_dns_name("self")).message(cel::OBJECT_NAME_EXPECTED))]
     pub name: String,
     /// The key in the ConfigMap.
     #[schemars(length(min = 1, max = 253))]

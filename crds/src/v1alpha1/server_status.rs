@@ -61,7 +61,7 @@ pub struct ObservedBackend {
     pub name: String,
     /// The URL of the backend, without secrets.
     pub url: String,
-    /// State of the backend: `Unknown`, `Ready` or `Failing`.
+    /// State of the backend: `Unknown`, `Ready`, `Failing` or `LeftOut`.
     pub state: ObservedBackendState,
     /// Health of the backend by health checks and the circuit breaker: `Unknown`, `Healthy`, `Degraded` or `Unavailable`. The worst one
     /// while pods disagree.
@@ -97,6 +97,8 @@ pub enum ObservedBackendState {
     Ready,
     /// The backend fails for at least one pod. Its last known items stay listed.
     Failing,
+    /// The backend is not in the configuration of the gateways, because its spec, or a value that the spec refers to, cannot be used.
+    LeftOut,
 }
 
 /// Health of a backend. The order is from good to bad.

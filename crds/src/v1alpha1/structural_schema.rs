@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 /// - Defaults move from the schema into the descriptions. The API server would write them into every object, where they would stay when a
 ///   later version has another default, and the operator could not tell them from a value that a user has set.
 /// - Formats of integers that Kubernetes does not know become bounds.
+/// - A quantity gets a pattern and a short description. Kubernetes' own is longer than a page, and its schema allows every text.
 /// - An object without a status gets an observed generation that no object has. kstatus, and so `helm install --wait`, takes an object without
 ///   conditions for one that is up to date, and would not wait for the operator.
 pub(super) fn adapt(crd: &mut CustomResourceDefinition) {
@@ -36,6 +37,7 @@ fn adapt_field(schema: &mut JSONSchemaProps) {
         describe_default(schema, &default);
     }
     bound_integer(schema);
+    describe_quantity(schema);
     for child in children(schema) {
         adapt_field(child);
     }
@@ -65,6 +67,17 @@ fn bound_integer(schema: &mut JSONSchemaProps) {
     };
     schema.format = None;
     schema.maximum = schema.maximum.or(maximum);
+}
+
+/// Matches a quantity that is not negative, as Kubernetes does.
+const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?$";
+
+fn describe_quantity(schema: &mut JSONSchemaProps) {
+    let description = schema.description.as_deref().unwrap_or_default();
+    if description.starts_with("Quantity is a fixed-point representation") {
+        schema.description = Some("A quantity, for example `500m` of CPU or `128Mi` of memory.".to_owned());
+        schema.pattern = Some(QUANTITY.to_owned());
+    }
 }
 
 /// The schemas of the fields, of the items of a list, and of the values of a map.

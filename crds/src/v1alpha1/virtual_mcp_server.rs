@@ -94,18 +94,18 @@ pub struct VirtualMCPServerSpec {
     /// operator creates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("serviceAccountName must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_dns_name("self")).message(cel::OBJECT_NAME_EXPECTED))]
     pub service_account_name: Option<String>,
     /// Resources of the gateway container. Default: requests of 50m CPU and 64Mi of memory, a limit of 512Mi of memory, and no limit of
     /// CPU, because throttling adds latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// Further fields of the pods, as in `spec.template` of a Deployment, for example `spec.nodeSelector`, `spec.tolerations` or a sidecar.
-    /// They are merged into the operator's template; lists of objects with names, by name. The gateway's container is `gateway`. Fields that
-    /// would break the gateway are rejected, such as host ports and volumes at its paths.
+    /// Further fields of the pods, as in `spec.template` of a Deployment, for example
+    /// `{spec: {nodeSelector: {disk: ssd}, containers: [{name: gateway, env: [{name: HTTPS_PROXY, value: 'http://proxy:3128'}]}]}}`.
+    /// They are merged into the operator's template; lists of objects with names, such as containers, volumes and variables, by name. Every
+    /// field of a pod is allowed, except those that would break the gateway, such as host ports and volumes at its paths, and those for
+    /// which the VirtualMCPServer has its own. The descriptions of `metadata`, `spec` and `spec.containers` name them. A refused field is
+    /// in the condition `PodTemplateValid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_template: Option<PodTemplate>,
     /// The Service that clients connect to.

@@ -1,14 +1,15 @@
 //! Fields of a virtual server about the Kubernetes objects around its gateway pods.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::networking::v1::NetworkPolicyPeer;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+
+use super::child_metadata;
+use crate::config::cel;
 
 /// Reference to a Secret in the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -16,31 +17,8 @@ use serde_json::{Map, Value as Json};
 pub struct SecretRef {
     /// The name of the Secret.
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')")
-            .message("name must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_dns_name("self")).message(cel::OBJECT_NAME_EXPECTED))]
     pub name: String,
-}
-
-/// A part of a pod template, as in `spec.template` of a Deployment.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PodTemplate(pub Map<String, Json>);
-
-impl JsonSchema for PodTemplate {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "PodTemplate".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // The whole schema of a pod would be larger than all others together. The operator checks the fields.
-        json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-    }
 }
 
 /// The Service that clients connect to.
@@ -59,15 +37,11 @@ pub struct ServiceSettings {
     pub kind: ServiceType,
     /// Annotations of the Service, for example for a load balancer.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
+    #[schemars(schema_with = "child_metadata::annotations")]
     pub annotations: BTreeMap<String, String>,
     /// Labels of the Service. Those that the operator sets itself are not allowed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    #[x_kube(
-        validation = Rule::new("!self.exists(key, key.startsWith('app.kubernetes.io/') || key.startsWith('vmcp.dev/'))")
-            .message("the operator sets the labels app.kubernetes.io/* and vmcp.dev/* itself")
-    )]
+    #[schemars(schema_with = "child_metadata::labels")]
     pub labels: BTreeMap<String, String>,
     /// `Local` sends clients only to gateway pods on their own node. Default: `Cluster`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +88,9 @@ pub enum TrafficDistribution {
     PreferSameNode,
 }
 
+/// Matches a percentage.
+const PERCENTAGE: &str = "^(100|[0-9]{1,2})%$";
+
 /// How many gateway pods may be evicted at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -128,9 +105,11 @@ pub struct DisruptionBudgetSettings {
     pub enabled: Option<bool>,
     /// Maximum number of pods that may be evicted at once, or a percentage such as `25%`. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "pattern" = PERCENTAGE))]
     pub max_unavailable: Option<IntOrString>,
     /// Minimum number of pods that must stay, or a percentage. Instead of `maxUnavailable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("minimum" = 0, "pattern" = PERCENTAGE))]
     pub min_available: Option<IntOrString>,
 }
 

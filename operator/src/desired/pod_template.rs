@@ -251,12 +251,12 @@ fn check_container(kind: &str, container: &Container) -> Result<(), Refusal> {
         }
     }
     for mount in container.volume_mounts.iter().flatten() {
-        let path = mount.mount_path.trim_end_matches('/');
+        let path = normalized(&mount.mount_path);
         let is_below = path
             .strip_prefix(ETC_DIR)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let is_above = ETC_DIR
-            .strip_prefix(path)
+            .strip_prefix(path.as_str())
             .is_some_and(|rest| rest.starts_with('/'));
         if is_below || is_above || VOLUMES.contains(&mount.name.as_str()) {
             return Err((
@@ -266,6 +266,21 @@ fn check_container(kind: &str, container: &Container) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The path that a container runtime makes of `path`: from the root, without `.`, `..` and empty parts. The root itself is empty.
+fn normalized(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    parts.iter().map(|part| format!("/{part}")).collect()
 }
 
 /// The path of the first field in `given` that `known`, the same after parsing, does not have.
@@ -304,11 +319,76 @@ fn is_empty(value: &Json) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use vmcp_crds::v1alpha1::definitions;
 
     use super::*;
 
     fn template(value: Json) -> PodTemplate {
         serde_json::from_value(value).unwrap()
+    }
+
+    /// What `kubectl explain --recursive` prints about `spec.podTemplate`.
+    fn explained() -> String {
+        let crd = definitions()
+            .into_iter()
+            .find(|crd| crd.spec.names.kind == "VirtualMCPServer");
+        let schema = serde_json::to_value(&crd.unwrap().spec.versions[0].schema).unwrap();
+        schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["podTemplate"].to_string()
+    }
+
+    // Each refused field is named in the description of the field that a user looks up.
+    #[test]
+    fn refused_fields_are_in_the_description() {
+        let explained = explained();
+        for field in [
+            "hostNetwork",
+            "hostPID",
+            "hostIPC",
+            "serviceAccountName",
+            "serviceAccount",
+            "imagePullSecrets",
+            "automountServiceAccountToken: true",
+            "terminationGracePeriodSeconds",
+            "restartPolicy",
+            "hostPath",
+            "image",
+            "resources",
+            "command",
+            "args",
+            "ports",
+            "livenessProbe",
+            "readinessProbe",
+            "startupProbe",
+            "POD_NAME",
+            "POD_NAMESPACE",
+            REDIS_PASSWORD_ENV,
+            ETC_DIR,
+            "app.kubernetes.io/*",
+            "vmcp.dev/*",
+        ] {
+            assert!(
+                explained.contains(&format!("`{field}`")),
+                "{field} is not in {explained}"
+            );
+        }
+    }
+
+    // The schema knows the fields of the documented examples, so that `kubectl explain` shows them.
+    #[test]
+    fn common_fields_are_explained() {
+        let explained: Json = serde_json::from_str(&explained()).unwrap();
+        let spec = &explained["properties"]["spec"]["properties"];
+        for field in [
+            "affinity",
+            "nodeSelector",
+            "tolerations",
+            "topologySpreadConstraints",
+            "volumes",
+        ] {
+            assert!(spec[field]["description"].is_string(), "{field}");
+        }
+        let env = &spec["containers"]["items"]["properties"]["env"]["items"]["properties"];
+        assert!(env["value"]["description"].is_string(), "{env}");
     }
 
     #[test]
@@ -369,6 +449,14 @@ mod tests {
             (
                 gateway(json!({"volumeMounts": [{"name": "x", "mountPath": "/etc"}]})),
                 "spec.containers[gateway].volumeMounts[/etc]",
+            ),
+            (
+                gateway(json!({"volumeMounts": [{"name": "x", "mountPath": "/tmp/../etc//./vmcp/keys"}]})),
+                "spec.containers[gateway].volumeMounts[/tmp/../etc//./vmcp/keys]",
+            ),
+            (
+                gateway(json!({"volumeMounts": [{"name": "x", "mountPath": "/"}]})),
+                "spec.containers[gateway].volumeMounts[/]",
             ),
             (json!({"spec": {"nodeSelektor": {}, "tolerations": []}}), "x"),
             (json!({"spec": {"nodeSelektor": {"a": "b"}}}), "spec.nodeSelektor"),

@@ -16,7 +16,8 @@ const MAX_MESSAGE_CHARS: usize = 256;
 /// Maximum number of backends that a condition names.
 pub(super) const MAX_NAMED_BACKENDS: usize = 3;
 
-/// One entry per backend of the group. A backend that fails for one pod is `Failing`, because it fails for that pod's clients.
+/// One entry per backend of the group. A backend that fails for one pod is `Failing`, because it fails for that pod's clients. The status of
+/// the group repeats why a backend is `LeftOut`.
 pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<ObservedBackend> {
     members
         .iter()
@@ -28,7 +29,9 @@ pub(super) fn summarize(members: &[Backend], gateways: &[GatewayPod]) -> Vec<Obs
             };
             let problem = member.left_out_because();
             let is_reported = |state| reports().any(|backend| backend.state == state);
-            let state = if problem.is_some() || is_reported(ReportedState::Failing) {
+            let state = if problem.is_some() {
+                ObservedBackendState::LeftOut
+            } else if is_reported(ReportedState::Failing) {
                 ObservedBackendState::Failing
             } else if is_reported(ReportedState::Ready) {
                 ObservedBackendState::Ready

@@ -114,7 +114,7 @@ fn unusable_backend_is_named_by_condition() {
         message.ends_with("without 1 of the 2 backends: MCPServerEntry zoo: spec.prefix: has no effect"),
         "{message}"
     );
-    assert_eq!(status.backends[1].state, ObservedBackendState::Failing);
+    assert_eq!(status.backends[1].state, ObservedBackendState::LeftOut);
 }
 
 /// A fixture in which the two pods report these states of the backend `time`.

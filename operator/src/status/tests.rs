@@ -75,7 +75,7 @@ fn missing_secret_of_backend_leaves_server_ready() {
          such key"
     );
     let weather = &status.backends[1];
-    assert_eq!(weather.state, ObservedBackendState::Failing);
+    assert_eq!(weather.state, ObservedBackendState::LeftOut);
     assert!(
         weather.message.as_ref().unwrap().contains("Secret s"),
         "{weather:?}"

@@ -73,7 +73,7 @@ async fn invalid_server_is_rejected_with_reason() {
             storage(json!({
                 "provider": "redis", "address": "r:1", "passwordRef": {"name": "?x=", "key": "password"},
             })),
-            "name must be the name of an object",
+            "must be the name of an object",
         ),
         (
             "x",

@@ -62,6 +62,19 @@ fn accepted() -> Vec<(&'static str, Json)> {
                 },
                 "serviceMonitor": {"interval": "30s", "labels": {"release": "prometheus"}},
                 "autoscaling": {"maxReplicas": 5, "targetRequestsPerPod": 20},
+                "resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "100m", "memory": "64Mi"}},
+                "podDisruptionBudget": {"maxUnavailable": "25%"},
+                "podTemplate": {
+                    "metadata": {"labels": {"team": "a"}},
+                    "spec": {
+                        "nodeSelector": {"disk": "ssd"}, "enableServiceLinks": false,
+                        "tolerations": [{"key": "a", "operator": "Exists"}],
+                        "containers": [
+                            {"name": "gateway", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]},
+                            {"name": "sidecar", "image": "s", "stdin": true},
+                        ],
+                    },
+                },
                 // The route gives the resource.
                 "incomingAuth": {"type": "oidc", "oidc": {"issuer": "https://id.example.com", "audience": ["tools"]}},
             }),
@@ -116,8 +129,8 @@ fn accepted() -> Vec<(&'static str, Json)> {
     ]
 }
 
-/// What the API server answers to `kubectl apply --validate=strict`.
-async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String {
+/// The object `name` of a kind with `spec` and what a spec needs at least.
+pub(crate) fn resource(kind: &str, name: &str, spec: &Json) -> Json {
     let mut whole = match kind {
         GROUP => json!({}),
         ENTRY => json!({"groupRef": {"name": "group"}, "url": "http://time:8000/mcp"}),
@@ -127,9 +140,14 @@ async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String
         .as_object_mut()
         .unwrap()
         .extend(spec.as_object().unwrap().clone());
-    let object = json!({
+    json!({
         "apiVersion": "vmcp.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": whole,
-    });
+    })
+}
+
+/// What the API server answers to `kubectl apply --validate=strict`.
+pub(crate) async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json) -> String {
+    let object = resource(kind, name, spec);
     let parameters = PatchParams::apply("user").force().validation_strict();
     let patch = Patch::Apply(&object);
     let (groups, entries, servers) = (harness.api::<MCPGroup>(), harness.api(), harness.api());

@@ -17,14 +17,14 @@ use crate::harness::{Harness, OPERATOR, RULES, eventually};
 /// Time in which the operator must notice that a kind was installed.
 const NOTICE_TIME: Duration = Duration::from_secs(30);
 
-/// Waits until a condition of the virtual server `x` has this reason, and returns its message.
-async fn message_of(harness: &Harness, type_: &str, reason: &str) -> String {
+/// Waits until a condition of the virtual server `x` has this status and reason, and returns its message.
+async fn message_of(harness: &Harness, type_: &str, status: &str, reason: &str) -> String {
     let message = |server: &VirtualMCPServer| {
         let condition = find(&server.status.as_ref()?.conditions, type_)?;
-        (condition.reason == reason).then(|| condition.message.clone())
+        (condition.status == status && condition.reason == reason).then(|| condition.message.clone())
     };
     harness
-        .wait_for(&format!("{type_} is {reason}"), "x", message)
+        .wait_for(&format!("{type_} is {status}: {reason}"), "x", message)
         .await
 }
 
@@ -50,13 +50,13 @@ async fn tls_needs_secret_with_certificate() {
     let before: Deployment = harness.wait_for_object("vmcp-x").await;
     let tls = json!({"tls": {"certificateRef": {"name": "cert"}}});
     harness.apply_server(tls).await;
-    let message = message_of(&harness, "SecretsResolved", "SecretNotFound").await;
+    let message = message_of(&harness, "SecretsResolved", "False", "SecretNotFound").await;
     assert!(
         message.starts_with("spec.tls.certificateRef names Secret cert"),
         "{message}"
     );
     apply_certificate(&harness, json!({"tls.crt": CERTIFICATE})).await;
-    let message = message_of(&harness, "SecretsResolved", "SecretKeyNotFound").await;
+    let message = message_of(&harness, "SecretsResolved", "False", "SecretKeyNotFound").await;
     assert!(
         message.starts_with("spec.tls.certificateRef names key tls.key of Secret cert"),
         "{message}"
@@ -131,9 +131,15 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     harness.apply_group(&["time"]).await;
     harness.apply_server(reachable()).await;
 
-    let message = message_of(&harness, "HTTPRouteReady", "GatewayAPIMissing").await;
+    let message = message_of(&harness, "HTTPRouteReady", "False", "GatewayAPIMissing").await;
     assert!(message.contains("install the Gateway API"), "{message}");
-    let message = message_of(&harness, "ServiceMonitorReady", "PrometheusOperatorMissing").await;
+    let message = message_of(
+        &harness,
+        "ServiceMonitorReady",
+        "False",
+        "PrometheusOperatorMissing",
+    )
+    .await;
     assert!(message.contains("install the Prometheus operator"), "{message}");
     let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
     harness.wait_for_object::<Service>("vmcp-x").await;
@@ -143,8 +149,8 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
         harness.apply_cluster(&definition).await;
     }
     let installed = Instant::now();
-    message_of(&harness, "HTTPRouteReady", "Pending").await;
-    message_of(&harness, "ServiceMonitorReady", "Applied").await;
+    message_of(&harness, "HTTPRouteReady", "Unknown", "Pending").await;
+    message_of(&harness, "ServiceMonitorReady", "True", "Applied").await;
     // A new definition is served after a short delay.
     assert!(
         installed.elapsed() < NOTICE_TIME + Duration::from_secs(10),
@@ -166,10 +172,10 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     );
 
     // What the Gateway's controller says is in the condition, and nothing is written while nothing changes.
-    for (status, reason) in [("False", "NotAccepted"), ("True", "Accepted")] {
-        harness.apply_status(&accepted(status)).await;
-        message_of(&harness, "HTTPRouteReady", reason).await;
-    }
+    harness.apply_status(&accepted("False")).await;
+    message_of(&harness, "HTTPRouteReady", "False", "NotAccepted").await;
+    harness.apply_status(&accepted("True")).await;
+    message_of(&harness, "HTTPRouteReady", "True", "Accepted").await;
     let (writes, version) = (
         harness.write_count(),
         harness
@@ -190,12 +196,19 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     let parent = twice["httpRoute"]["parentRefs"][0].clone();
     twice["httpRoute"]["parentRefs"] = json!([parent, parent]);
     harness.apply_server(twice).await;
-    let message = message_of(&harness, "HTTPRouteReady", "ApplyRefused").await;
+    let message = message_of(&harness, "HTTPRouteReady", "False", "ApplyRefused").await;
     assert!(message.contains("must be unique"), "{message}");
     let unchanged: HTTPRoute = harness.wait_for_object("vmcp-x").await;
     assert_eq!(unchanged.metadata.resource_version, version);
     harness.apply_server(reachable()).await;
-    message_of(&harness, "HTTPRouteReady", "Accepted").await;
+    message_of(&harness, "HTTPRouteReady", "True", "Accepted").await;
+
+    let mut labelled = reachable();
+    labelled["serviceMonitor"] = json!({"labels": {"not a label": "x"}});
+    harness.apply_server(labelled).await;
+    message_of(&harness, "ServiceMonitorReady", "False", "ApplyRefused").await;
+    harness.apply_server(reachable()).await;
+    message_of(&harness, "ServiceMonitorReady", "True", "Applied").await;
 
     // A change by another client is repaired, and without the fields the objects are deleted.
     let mut foreign = json!({
@@ -210,7 +223,7 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     // A refused deletion is in the condition, and does not keep the operator from the rest. It is tried again.
     allow_route_deletion(&server, &harness, false).await;
     harness.apply_server(json!({})).await;
-    let message = message_of(&harness, "HTTPRouteReady", "ApplyRefused").await;
+    let message = message_of(&harness, "HTTPRouteReady", "False", "ApplyRefused").await;
     assert!(message.starts_with("cannot delete HTTPRoute"), "{message}");
     eventually("the monitor is deleted", async || {
         let monitor = harness.api::<ServiceMonitor>().get_opt("vmcp-x").await.unwrap();
@@ -236,8 +249,15 @@ async fn missing_kinds_are_reported_and_noticed_when_installed() {
     // An object of the same name without a controller stays as it is.
     foreign["spec"]["hostnames"] = json!(["theirs.example.com"]);
     harness.apply(&foreign).await;
+    harness
+        .apply(&json!({
+            "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "vmcp-x"},
+            "spec": {"selector": {}, "endpoints": []},
+        }))
+        .await;
     harness.apply_server(reachable()).await;
-    let message = message_of(&harness, "HTTPRouteReady", "ChildNotOwned").await;
+    message_of(&harness, "ServiceMonitorReady", "False", "ChildNotOwned").await;
+    let message = message_of(&harness, "HTTPRouteReady", "False", "ChildNotOwned").await;
     assert!(message.contains("HTTPRoute"), "{message}");
     let route: HTTPRoute = harness.wait_for_object("vmcp-x").await;
     assert_eq!(route.spec.hostnames, ["theirs.example.com"]);

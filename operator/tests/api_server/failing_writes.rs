@@ -4,7 +4,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
@@ -13,9 +13,15 @@ use crate::fake_gateway::FakeGateway;
 use crate::harness::{Harness, eventually, server};
 use crate::hot_config::rendered_hash;
 
-/// A webhook that the API server must ask before it writes `resource` in the namespace, and that does not answer.
-fn webhook(harness: &Harness, group: &str, resource: &str) -> Json {
-    json!({
+/// Creates a webhook that the API server must ask before it writes `resource` in the namespace, and that does not answer. Waits until `write`
+/// fails, because the API server asks a new webhook a moment later.
+async fn create_webhook<T>(
+    harness: &Harness,
+    group: &str,
+    resource: &str,
+    mut write: impl AsyncFnMut() -> kube::Result<T>,
+) {
+    let webhook = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": harness.namespace},
         "webhooks": [{
@@ -26,7 +32,9 @@ fn webhook(harness: &Harness, group: &str, resource: &str) -> Json {
                 "apiGroups": [group], "apiVersions": ["*"], "resources": [resource], "operations": ["*"], "scope": "*",
             }],
         }],
-    })
+    });
+    harness.apply_cluster(&webhook).await;
+    eventually("the webhook is asked", async || write().await.err()).await;
 }
 
 async fn remove_webhook(harness: &Harness) {
@@ -80,13 +88,10 @@ async fn start_serving(name: &str) -> (Harness, FakeGateway) {
 #[tokio::test]
 async fn webhook_that_is_down_is_reported() {
     let (harness, _gateway) = start_serving("webhook").await;
-    harness
-        .apply_cluster(&webhook(&harness, "apps", "deployments"))
-        .await;
     let deployments = harness.api::<Deployment>();
     let change = Patch::Merge(json!({"metadata": {"annotations": {"a": "b"}}}));
-    eventually("the webhook is asked", async || {
-        deployments.patch("vmcp-x", &dry_run(), &change).await.err()
+    create_webhook(&harness, "apps", "deployments", async || {
+        deployments.patch("vmcp-x", &dry_run(), &change).await
     })
     .await;
     harness.apply_server(json!({"image": "other:1"})).await;
@@ -114,13 +119,10 @@ async fn webhook_that_is_down_is_reported() {
 #[tokio::test]
 async fn status_that_cannot_be_written_is_an_event() {
     let (harness, gateway) = start_serving("status-webhook").await;
-    harness
-        .apply_cluster(&webhook(&harness, "vmcp.dev", "virtualmcpservers/status"))
-        .await;
     let servers = harness.api::<VirtualMCPServer>();
     let change = Patch::Merge(json!({"status": {"toolCount": 99}}));
-    eventually("the webhook is asked", async || {
-        servers.patch_status("x", &dry_run(), &change).await.err()
+    create_webhook(&harness, "vmcp.dev", "virtualmcpservers/status", async || {
+        servers.patch_status("x", &dry_run(), &change).await
     })
     .await;
     gateway.report("hotConfigHash", json!("an-old-hash"));

@@ -141,6 +141,22 @@ async fn group_status_says_who_is_left_out() {
     assert_eq!(harness.write_count(), writes, "requests that write");
     assert_eq!(harness.versions().await, versions, "objects that changed");
 
+    // A missing Secret leaves a member out, too, until it exists.
+    let headers = json!({"X-Token": {"secretKeyRef": {"name": "token", "key": "t"}}});
+    let time = json!({"groupRef": {"name": "group"}, "headers": headers});
+    apply_entry(&harness, "time", json!({}), time).await;
+    let group = wait_for_members(&harness, "group", "NoUsableMember", &["odd", "time"]).await;
+    let problem = group.status.unwrap().members[1].problem.clone().unwrap();
+    assert!(
+        problem.starts_with(
+            "left out by VirtualMCPServer x: spec.headers.X-Token.secretKeyRef names Secret token"
+        ),
+        "{problem}"
+    );
+    let token = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "token"}, "stringData": {"t": "x"}});
+    harness.apply(&token).await;
+    wait_for_members(&harness, "group", "MembersFound", &["odd", "time"]).await;
+
     let entries = harness.api::<MCPServerEntry>();
     entries.delete("time", &DeleteParams::default()).await.unwrap();
     wait_for_members(&harness, "group", "NoUsableMember", &["odd"]).await;

@@ -390,6 +390,13 @@ impl Harness {
         .await;
     }
 
+    /// Waits until the virtual server `x` has each of these conditions, given as type, status and reason.
+    pub(crate) async fn wait_for_conditions(&self, expected: &[(&str, &str, &str)]) {
+        for (type_, status, reason) in expected {
+            self.wait_for_condition(type_, status, reason).await;
+        }
+    }
+
     /// Waits until a condition of the virtual server `x` has this status, with any reason.
     pub(crate) async fn wait_for_status(&self, type_: &str, expected: &str) {
         self.wait_for(

@@ -153,11 +153,16 @@ async fn config_rejected_by_gateway_is_reported() {
     );
     harness.roll_out(&[&gateway]).await;
     harness
-        .wait_for_condition("ConfigValid", "False", "ConfigRefused")
+        .wait_for_conditions(&[
+            ("ConfigValid", "False", "ConfigRefused"),
+            ("Ready", "False", "ConfigRefused"),
+        ])
         .await;
     gateway.report("hotConfigError", json!(null));
     gateway.report("hotConfigHash", json!(rendered_hash(&harness).await));
-    harness.wait_for_status("ConfigValid", "True").await;
+    harness
+        .wait_for_condition("ConfigValid", "True", "ConfigValid")
+        .await;
     harness.wait_for_status("Ready", "True").await;
 }
 

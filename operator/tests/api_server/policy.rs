@@ -83,7 +83,11 @@ async fn secret_without_required_label_is_not_used() {
         }}))
         .await;
     harness
-        .wait_for_condition("SecretsResolved", "False", "SecretNotAllowed")
+        .wait_for_conditions(&[
+            ("SecretsResolved", "False", "SecretNotAllowed"),
+            ("Ready", "False", "SecretNotAllowed"),
+            ("Stalled", "True", "SecretNotAllowed"),
+        ])
         .await;
     assert!(!has_deployment(&harness).await);
 

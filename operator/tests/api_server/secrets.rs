@@ -194,7 +194,11 @@ async fn secret_without_valid_keys_is_left_alone() {
     harness.apply(&foreign).await;
     harness.apply_server(json!({})).await;
     harness
-        .wait_for_condition("Stalled", "True", "SessionKeysInvalid")
+        .wait_for_conditions(&[
+            ("SecretsResolved", "False", "SessionKeysInvalid"),
+            ("Ready", "False", "SessionKeysInvalid"),
+            ("Stalled", "True", "SessionKeysInvalid"),
+        ])
         .await;
     let secret: Secret = harness.wait_for_object("vmcp-x-session-keys").await;
     assert_eq!(secret.data.unwrap()["current"].0, b"nonsense");

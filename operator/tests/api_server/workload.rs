@@ -194,7 +194,12 @@ async fn breaking_pod_template_is_rejected_with_field() {
     ] {
         harness.apply_server(json!({"podTemplate": template})).await;
         harness
-            .wait_for_condition("PodTemplateValid", "False", "PodTemplateInvalid")
+            .wait_for_conditions(&[
+                ("PodTemplateValid", "False", "PodTemplateInvalid"),
+                ("ConfigValid", "False", "PodTemplateInvalid"),
+                ("Ready", "False", "PodTemplateInvalid"),
+                ("Stalled", "True", "PodTemplateInvalid"),
+            ])
             .await;
         harness
             .wait_for(
@@ -231,20 +236,22 @@ async fn policy_holds_for_pod_template() {
         })
         .await;
     harness.apply_group(&[]).await;
-    for (template, reason) in [
-        (
-            json!({"spec": {"containers": [{"name": "sidecar", "image": "evil:1"}]}}),
-            "ImageNotAllowed",
-        ),
-        (
-            json!({"spec": {"volumes": [{"name": "x", "secret": {"secretName": "canary"}}]}}),
-            "SecretNotAllowed",
-        ),
-    ] {
-        harness.apply_server(json!({"podTemplate": template})).await;
-        harness.wait_for_condition("ConfigValid", "False", reason).await;
-        harness
-            .wait_for_condition("PodTemplateValid", "False", reason)
-            .await;
-    }
+    let image = json!({"spec": {"containers": [{"name": "sidecar", "image": "evil:1"}]}});
+    harness.apply_server(json!({"podTemplate": image})).await;
+    harness
+        .wait_for_conditions(&[
+            ("PodTemplateValid", "False", "ImageNotAllowed"),
+            ("ConfigValid", "False", "ImageNotAllowed"),
+            ("Ready", "False", "ImageNotAllowed"),
+        ])
+        .await;
+    let secret = json!({"spec": {"volumes": [{"name": "x", "secret": {"secretName": "canary"}}]}});
+    harness.apply_server(json!({"podTemplate": secret})).await;
+    harness
+        .wait_for_conditions(&[
+            ("PodTemplateValid", "False", "SecretNotAllowed"),
+            ("ConfigValid", "False", "SecretNotAllowed"),
+            ("Ready", "False", "SecretNotAllowed"),
+        ])
+        .await;
 }
