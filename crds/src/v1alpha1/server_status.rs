@@ -70,8 +70,7 @@ pub struct ObservedBackend {
     /// State of the circuit breaker: `Closed`, or `Open` if it is open in at least one pod. Absent if the gateways are too old to report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<ObservedBreaker>,
-    /// Protocol era of the backend: `Legacy` if it accepts `initialize`, `Modern` if it supports only revisions without sessions. `Modern`
-    /// while pods disagree. Absent until the backend has answered.
+    /// Protocol era of the backend. `Modern` while pods disagree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub era: Option<ObservedEra>,
     /// Number of tools that the backend offers.
@@ -125,7 +124,8 @@ impl From<Health> for ObservedHealth {
     }
 }
 
-/// Protocol era of a backend.
+/// Protocol era of a backend: `Legacy` if it accepts `initialize`, `Modern` if it supports only revisions without sessions. Absent until the
+/// backend has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum ObservedEra {
     /// The backend accepts `initialize`: revisions up to 2025-11-25, with sessions.
