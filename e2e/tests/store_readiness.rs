@@ -61,7 +61,12 @@ fn says(gateway: &Gateway, recipe: &Recipe, ready: u16, words: &str) -> anyhow::
 
 /// Starts a gateway that Redis refuses: it is live, not ready, and opens no session. `accept` makes Redis accept it, and then
 /// it is ready without a restart.
-fn refused_until_accepted(recipe: &Recipe, words: &str, accept: &[&str], redis: &Redis) -> anyhow::Result<()> {
+fn refused_until_accepted(
+    recipe: &Recipe,
+    words: &str,
+    accept: &[&str],
+    redis: &Redis,
+) -> anyhow::Result<()> {
     let mut gateway = recipe.start_without_store()?;
     says(&gateway, recipe, 503, words)?;
     ensure!(http_client::get(gateway.admin, "/livez", &[])?.status == 200);
@@ -101,7 +106,9 @@ fn gateway_with_unknown_user_is_not_ready() -> anyhow::Result<()> {
     let mut recipe = recipe(&redis)?;
     recipe.config.session_storage.username = Some("stranger".to_owned());
     let words = "it does not accept the password of the user \"stranger\", or has no such user";
-    let accept = ["ACL", "SETUSER", "stranger", "on", ">hunter2", "~*", "&*", "+@all"];
+    let accept = [
+        "ACL", "SETUSER", "stranger", "on", ">hunter2", "~*", "&*", "+@all",
+    ];
     refused_until_accepted(&recipe, words, &accept, &redis)
 }
 

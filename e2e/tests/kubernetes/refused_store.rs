@@ -61,7 +61,10 @@ fn story(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(ready_pods(cluster, "stranger")?.is_empty());
     cluster.network().within(|| refused_password(cluster))??;
     unreachable_store(cluster, applied)?;
-    ensure!(ready_pods(cluster, "stranger")?.is_empty(), "its store refuses it");
+    ensure!(
+        ready_pods(cluster, "stranger")?.is_empty(),
+        "its store refuses it"
+    );
     Ok(())
 }
 
@@ -103,18 +106,26 @@ fn refused_password(cluster: &Cluster) -> anyhow::Result<()> {
     ensure!(condition_message(cluster, "demo", "SessionStorageReady")?.contains("Redis says WRONGPASS"));
 
     set_password(cluster, "change-me")?;
-    wait::until("the old pods are all that is left", Duration::from_secs(60), || {
-        serve()?;
-        let left: BTreeSet<String> = pods(cluster, "demo")?.into_iter().map(|(name, _)| name).collect();
-        ensure!(left == before, "{left:?}");
-        Ok(())
-    })?;
+    wait::until(
+        "the old pods are all that is left",
+        Duration::from_secs(60),
+        || {
+            serve()?;
+            let left: BTreeSet<String> = pods(cluster, "demo")?.into_iter().map(|(name, _)| name).collect();
+            ensure!(left == before, "{left:?}");
+            Ok(())
+        },
+    )?;
     settled(cluster, "demo", 2, "").map(drop)
 }
 
 /// The pod of a virtual server without a store becomes ready after a minute, and the virtual server does not.
 fn unreachable_store(cluster: &Cluster, applied: Instant) -> anyhow::Result<()> {
-    describes(cluster, "nowhere", "cannot use Redis: no such host as \"nowhere.default.svc\"")?;
+    describes(
+        cluster,
+        "nowhere",
+        "cannot use Redis: no such host as \"nowhere.default.svc\"",
+    )?;
     let ready_after = wait::until("the pod is ready", MAX_WAIT * 2, || {
         std::thread::sleep(Duration::from_millis(250));
         ensure!(ready_pods(cluster, "nowhere")?.len() == 1, "it is not");
@@ -134,12 +145,9 @@ fn unreachable_store(cluster: &Cluster, applied: Instant) -> anyhow::Result<()> 
 
 /// Time from the start of the container to the readiness of the pod. The times have a resolution of seconds.
 fn waited(pod: &Value) -> anyhow::Result<Duration> {
-    let time = |text: &Value| -> anyhow::Result<jiff::Timestamp> {
-        Ok(text.as_str().context("no time")?.parse()?)
-    };
-    let conditions = pod["status"]["conditions"]
-        .as_array()
-        .context("no conditions")?;
+    let time =
+        |text: &Value| -> anyhow::Result<jiff::Timestamp> { Ok(text.as_str().context("no time")?.parse()?) };
+    let conditions = pod["status"]["conditions"].as_array().context("no conditions")?;
     let ready = conditions.iter().find(|condition| condition["type"] == "Ready");
     let ready = time(&ready.context("no condition Ready")?["lastTransitionTime"])?;
     let started = time(&pod["status"]["containerStatuses"][0]["state"]["running"]["startedAt"])?;

@@ -486,7 +486,11 @@ fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Dur
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
         // No watch reports why a pod is not ready yet.
         Some(
-            "ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned" | "WatchRefused"
+            "ConfigPending"
+            | "GatewayUnreachable"
+            | "ConfigRefused"
+            | "ChildNotOwned"
+            | "WatchRefused"
             | "DeploymentProgressing",
         ) => REQUEUE_DEGRADED,
         _ if is_route_waiting || is_storage_unavailable => REQUEUE_DEGRADED,

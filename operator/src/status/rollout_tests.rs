@@ -180,7 +180,8 @@ fn unready_pod_is_quoted_where_nothing_else_stops_it() {
         message(&progressing, &[]),
         (
             "DeploymentProgressing",
-            "waiting for 2 gateway pods: 2 updated, 1 available; a cannot use Redis: wrong password".to_owned()
+            "waiting for 2 gateway pods: 2 updated, 1 available; a cannot use Redis: wrong password"
+                .to_owned()
         )
     );
     let exceeded = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);

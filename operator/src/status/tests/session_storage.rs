@@ -73,10 +73,7 @@ fn unreachable_redis_is_named_by_condition() {
     let status = fixture.status();
     assert_condition(&status, type_, Some(("False", "SessionStorageUnavailable")));
     let message = &find(&status.conditions, type_).unwrap().message;
-    assert!(
-        message == "b cannot use Redis: connection refused",
-        "{message}"
-    );
+    assert!(message == "b cannot use Redis: connection refused", "{message}");
     fixture.gateways.clear();
     assert_condition(&fixture.status(), type_, Some(("Unknown", "AwaitingGateways")));
     fixture.server = server(&json!({"provider": "memory"}));
@@ -141,7 +138,10 @@ fn first_pods_that_are_refused_are_quoted_in_ready() {
     let status = fixture.status();
     assert_condition(&status, "Stalled", Some(("True", "SessionStoreUnavailable")));
     let message = &find(&status.conditions, "Ready").unwrap().message;
-    assert!(message.starts_with("no progress for ten minutes: no gateway pod"), "{message}");
+    assert!(
+        message.starts_with("no progress for ten minutes: no gateway pod"),
+        "{message}"
+    );
 }
 
 // The old pods go on, and `Ready` quotes the new pod.

@@ -71,7 +71,10 @@ impl Dialler {
             Some(RedisPassword::Fixed(password)) => Ok(Some(password.clone())),
             Some(RedisPassword::File(file)) => {
                 let text = std::fs::read_to_string(file).map_err(|error| {
-                    StoreError::unavailable(format!("cannot read the password file {}: {error}", file.display()))
+                    StoreError::unavailable(format!(
+                        "cannot read the password file {}: {error}",
+                        file.display()
+                    ))
                 })?;
                 let password = text.trim_end_matches(['\r', '\n']);
                 if password.is_empty() {

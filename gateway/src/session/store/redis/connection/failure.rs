@@ -265,7 +265,10 @@ mod tests {
                 authentication_failure(&wrong, Some("gateway")),
                 "the password of the user \"gateway\", or has no such user",
             ),
-            (authentication_failure(&wrong, None), "the password of its default user"),
+            (
+                authentication_failure(&wrong, None),
+                "the password of its default user",
+            ),
             (
                 authentication_failure(&no_password, None),
                 "its default user has no password, but one is configured; remove it",
@@ -282,7 +285,10 @@ mod tests {
                 refused(&no_command),
                 "its user may not run the command HSET; give it the permissions that docs/redis.md lists",
             ),
-            (refused(&no_key), "its user lacks a permission; give it those that docs/redis.md lists"),
+            (
+                refused(&no_key),
+                "its user lacks a permission; give it those that docs/redis.md lists",
+            ),
             (
                 unavailable(&error("NOAUTH Authentication required.")),
                 "it wants a password, and none is configured",

@@ -285,7 +285,9 @@ impl RedisConnection {
                 }
                 (CommandFailure::Ask(to), Command::Script(call)) if self.shared.sharded => {
                     // Boxed, because it is rare and larger than the rest of a call.
-                    return Box::pin(self.ask(&to, call)).await.map_err(AttemptFailure::Failed);
+                    return Box::pin(self.ask(&to, call))
+                        .await
+                        .map_err(AttemptFailure::Failed);
                 }
                 // Nothing was written, so another connection may be tried.
                 (CommandFailure::Demoted, _) => {

@@ -58,8 +58,10 @@ impl Topology {
                     match self.primary_at(dialler, secret, &address).await {
                         Ok(dialled) => return Ok((address, dialled)),
                         Err(error) => {
-                            failed =
-                                denial_or_last(failed, error.context(format_args!("the sentinels name {address}")));
+                            failed = denial_or_last(
+                                failed,
+                                error.context(format_args!("the sentinels name {address}")),
+                            );
                         }
                     }
                 }
