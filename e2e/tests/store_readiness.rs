@@ -182,6 +182,12 @@ fn ready_gateway_stays_ready_when_redis_refuses_or_ends() -> anyhow::Result<()> 
     says(&running, &recipe, 200, "WRONGPASS")?;
     says(&recipe.start_without_store()?, &recipe, 503, "WRONGPASS")?;
     redis.command::<()>(&["ACL", "SETUSER", "gateway", "-hset", ">hunter2"])?;
+    wait::until("it is accepted again", PATIENCE, || {
+        ensure!(state(&running, &recipe)?.1, "not yet");
+        Ok(())
+    })?;
+    // A gateway without traffic notices a missing permission with the next operation that needs it.
+    ensure!(http_client::initialize(running.mcp)?.status == 503);
     says(&running, &recipe, 200, "the command HSET")?;
     redis.kill()?;
     says(&running, &recipe, 200, "cannot connect to Redis")
