@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use tempfile::TempDir;
 use vmcp_crds::config::{
     BackendConfig, GatewayConfig, HotConfig, Listeners, REDIS_PASSWORD_ENV, SessionKeys, SessionStorage,
@@ -114,6 +114,25 @@ impl Recipe {
     pub fn start(&self) -> anyhow::Result<Gateway> {
         let mut gateway = self.start_unready(ports::free()?)?;
         gateway.wait_until_ready()?;
+        Ok(gateway)
+    }
+
+    /// Starts a gateway that cannot use its session store, and waits until it is ready but for that.
+    ///
+    /// # Errors
+    /// When it does not become so.
+    pub fn start_without_store(&self) -> anyhow::Result<Gateway> {
+        let gateway = self.start_unready(ports::free()?)?;
+        wait::until("only the session store is missing", READY_LIMIT, || {
+            let answer = http_client::get(gateway.admin, "/readyz", &[])?;
+            ensure!(
+                answer.status == 503 && answer.text() == "not ready: the session store\n",
+                "{} {}",
+                answer.status,
+                answer.text()
+            );
+            Ok(())
+        })?;
         Ok(gateway)
     }
 

@@ -139,7 +139,7 @@ fn wrong_password_is_unavailable_and_not_gone() -> anyhow::Result<()> {
     let mut recipe = Recipe::new(&[])?;
     recipe.use_redis(redis.address);
     recipe.password = Some("wrong-password".to_owned());
-    let gateway = recipe.start()?;
+    let gateway = recipe.start_without_store()?;
     let answer = http_client::initialize(gateway.mcp)?;
     assert_eq!(
         (answer.status, answer.error_code()),
@@ -159,13 +159,18 @@ fn wrong_password_is_unavailable_and_not_gone() -> anyhow::Result<()> {
 
 /// A gateway with this session storage.
 fn gateway_with(storage: SessionStorage) -> anyhow::Result<(Recipe, Gateway)> {
+    let recipe = recipe_with(storage)?;
+    let gateway = recipe.start()?;
+    Ok((recipe, gateway))
+}
+
+fn recipe_with(storage: SessionStorage) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::new(&[])?;
     recipe.config.session_storage = SessionStorage {
         provider: SessionStorageProvider::Redis,
         ..storage
     };
-    let gateway = recipe.start()?;
-    Ok((recipe, gateway))
+    Ok(recipe)
 }
 
 /// Opens a session once the store is available.
@@ -281,13 +286,13 @@ fn redis_tls_uses_configured_certificates() -> anyhow::Result<()> {
         insecure_skip_verify: false,
     };
     let with = |tls: RedisTls| {
-        gateway_with(SessionStorage {
+        recipe_with(SessionStorage {
             address: Some(address.to_string()),
             tls: Some(tls),
             ..SessionStorage::default()
         })
     };
-    opens(&with(right.clone())?.1)?;
+    opens(&with(right.clone())?.start()?)?;
     let refused = [
         (
             "caFile",
@@ -317,8 +322,8 @@ fn redis_tls_uses_configured_certificates() -> anyhow::Result<()> {
     ];
     for (field, tls, why) in refused {
         println!("{field}");
-        let (recipe, gateway) = with(tls)?;
-        unavailable(&recipe, &gateway, why)?;
+        let recipe = with(tls)?;
+        unavailable(&recipe, &recipe.start_without_store()?, why)?;
     }
     let believing = RedisTls {
         cert_file: Some(identity.cert),
@@ -326,7 +331,7 @@ fn redis_tls_uses_configured_certificates() -> anyhow::Result<()> {
         insecure_skip_verify: true,
         ..RedisTls::default()
     };
-    opens(&with(believing)?.1)
+    opens(&with(believing)?.start()?)
 }
 
 /// The certificates that a resource refers to are presented to Redis, and verify that of Redis.
@@ -444,10 +449,9 @@ async fn redis_timeouts_are_applied() -> anyhow::Result<()> {
                 ..SessionStorage::default()
             };
             recipe.password = Some("secret".to_owned());
-            let gateway = recipe.start()?;
             match why {
-                None => opens(&gateway),
-                Some(why) => unavailable(&recipe, &gateway, why),
+                None => opens(&recipe.start()?),
+                Some(why) => unavailable(&recipe, &recipe.start_without_store()?, why),
             }
         };
         tokio::task::spawn_blocking(try_it).await??;

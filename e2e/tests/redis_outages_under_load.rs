@@ -120,7 +120,7 @@ async fn away_for_half_a_minute(away: Away) -> anyhow::Result<()> {
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
 
     // The old replicas cache the bindings. A new one does not guess them.
-    let late = harness.recipe.start()?;
+    let late = harness.recipe.start_without_store()?;
     refused_for_now(&sessions[0].call(late.mcp, "fixture_counter", &json!({}))?);
     // A session is served by its id alone once the outage is detected.
     let echoed = wait::until("the outage is known there", PATIENCE, || {

@@ -105,7 +105,7 @@ fn session_known_by_its_id_is_served_within_its_end() -> anyhow::Result<()> {
     let session = Session::open(first.mcp)?;
     first.kill()?;
     harness.redis.kill()?;
-    let second = harness.recipe.start()?;
+    let second = harness.recipe.start_without_store()?;
     wait::until("the outage is known", PATIENCE, || {
         let answer = echo(&session, &second, "disposable")?;
         ensure!(answer.status == 200, "{} {}", answer.status, answer.text());

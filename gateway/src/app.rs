@@ -55,6 +55,8 @@ pub struct App {
     sessions: Sessions,
     /// The startup step that loads the persisted catalog.
     loading: ReadinessWait,
+    /// The startup step that reaches the session store.
+    first_access: ReadinessWait,
     core: Core,
     admin: std::thread::JoinHandle<()>,
     /// Closes the admin port, which reports until the last call has finished.
@@ -86,6 +88,7 @@ impl App {
         );
         let listening = readiness.wait_for("the listener");
         let loading = readiness.wait_at_most("the persisted catalog", PERSISTED_CATALOG_TIMEOUT);
+        let first_access = readiness.wait_for("the session store");
 
         let named_keys = config
             .session_keys
@@ -172,6 +175,7 @@ impl App {
             frontend,
             sessions,
             loading,
+            first_access,
             core,
             admin,
             admin_end,
@@ -196,7 +200,7 @@ impl App {
 
     /// Serves until `shutdown`, then drains.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        self.sessions.run(self.loading);
+        self.sessions.run(self.loading, self.first_access);
         if let Some((directory, keys)) = self.session_keys.clone() {
             self.tasks
                 .spawn_until_drain(reload::session_keys(directory, keys));

@@ -1,6 +1,7 @@
 //! Gateways and the operator on a real Kubernetes with two nodes.
 
 mod quick_start;
+mod refused_store;
 mod replaced_pods;
 mod support;
 mod traffic;

@@ -74,7 +74,7 @@ pub(crate) fn condition(cluster: &Cluster, server: &str, kind: &str) -> anyhow::
 }
 
 /// The gateway pods of a virtual server, also those that are ending.
-fn pod_list(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<Value>> {
+pub(crate) fn pod_list(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<Value>> {
     let selector = get(cluster, &format!("vmcp/{server}"), "{.status.selector}")?;
     let list = cluster.kubectl(["get", "pods", "-l", &selector, "-o", "json"])?;
     let mut list: Value = serde_json::from_str(&list)?;

@@ -24,6 +24,7 @@ mod session_handle;
 mod settings;
 pub mod store;
 mod store_probe;
+mod store_readiness;
 mod stream;
 mod sweeper;
 mod teardown;
@@ -259,8 +260,8 @@ impl Sessions {
     }
 
     /// Starts the background tasks. They run until the process drains, or has drained. `loading` is dropped when the
-    /// catalog has loaded what the store has persisted.
-    pub fn run(&self, loading: ReadinessWait) {
+    /// catalog has loaded what the store has persisted, and `first_access` when the store has been reached or waited for.
+    pub fn run(&self, loading: ReadinessWait, first_access: ReadinessWait) {
         let inner = &*self.inner;
         let (tasks, cache) = (&inner.tasks, &inner.local.cache);
         let (store, idle) = (|| Arc::clone(&inner.store), inner.options.lifetimes.idle);
@@ -287,7 +288,7 @@ impl Sessions {
         tasks.spawn_until_idle(deadlines.queue_running());
         let upstreams = &inner.upstreams;
         let probe = StoreProbe::new(store(), Arc::clone(cache), upstreams.clone(), tasks.clone());
-        tasks.spawn_until_idle(probe.run());
+        tasks.spawn_until_idle(probe.run(first_access));
         tasks.spawn_until_drain(upstreams.clone().close_ended_connections(idle));
         let sweeper = Sweeper::new(
             store(),
@@ -313,7 +314,7 @@ impl Sessions {
         SessionStoreStatus {
             provider: store.provider().to_owned(),
             available: outage.is_none(),
-            error: outage.map(|down| down.error.to_string()),
+            error: outage.map(|down| down.error.reason().to_owned()),
             warning: store.eviction_warning(),
         }
     }

@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use super::cache::SessionCache;
 use super::recovery::observed_store::ObservedStore;
+use super::store_readiness::StoreReadiness;
 use super::upstream::UpstreamSessions;
+use crate::runtime::readiness::ReadinessWait;
 use crate::runtime::tasks::Tasks;
 
 /// Interval between probes of a failing store.
 const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Probes the store while an operation fails or freshness is not proven, so that [`super::Sessions::store_status`] is
-/// correct without traffic.
+/// correct without traffic, and at the start, until the process is ready.
 #[derive(Debug)]
 pub(super) struct StoreProbe {
     store: Arc<ObservedStore>,
@@ -36,16 +38,18 @@ impl StoreProbe {
         }
     }
 
-    /// Runs until the process has drained.
-    pub(super) async fn run(self) {
+    /// Runs until the process has drained. `first_access` is dropped as [`StoreReadiness`] says.
+    pub(super) async fn run(self, first_access: ReadinessWait) {
         let outage = self.store.outage();
+        let mut readiness = StoreReadiness::new(first_access);
         loop {
-            if outage.is_down() || !self.cache.freshness().is_current() {
-                let read = self.store.probe_reads().await;
-                if read.is_ok() && outage.is_down() {
-                    // The store records the outcome.
-                    drop(self.store.probe_writes().await);
+            if readiness.is_pending() || outage.is_down() || !self.cache.freshness().is_current() {
+                let reads = self.store.probe_reads().await;
+                let mut writes = Ok(());
+                if reads.is_ok() && (readiness.is_pending() || outage.is_down()) {
+                    writes = self.store.probe_writes().await;
                 }
+                readiness.record(&reads, &writes);
             }
             if outage.current().is_none() && self.upstreams.has_to_reconcile() {
                 let upstreams = self.upstreams.clone();

@@ -44,7 +44,7 @@ pub use optional_children::OptionalChild;
 
 /// Requeue delay while pods have not loaded the rendered configuration yet.
 const REQUEUE_PENDING: Duration = Duration::from_millis(500);
-/// Requeue delay while a backend fails, or while the server waits for something that no watch reports.
+/// Requeue delay while a backend fails, while pods start, or while the server waits for something that no watch reports.
 const REQUEUE_DEGRADED: Duration = Duration::from_secs(5);
 /// Requeue delay in the steady state. No watch reports a change of a backend's state, so pods are polled.
 const REQUEUE_STEADY: Duration = Duration::from_secs(30);
@@ -484,9 +484,15 @@ fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Dur
     let is_storage_unavailable = storage.is_some_and(|storage| storage.status == "False");
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
-        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned" | "WatchRefused") => {
-            REQUEUE_DEGRADED
-        }
+        // No watch reports why a pod is not ready yet.
+        Some(
+            "ConfigPending"
+            | "GatewayUnreachable"
+            | "ConfigRefused"
+            | "ChildNotOwned"
+            | "WatchRefused"
+            | "DeploymentProgressing",
+        ) => REQUEUE_DEGRADED,
         _ if is_route_waiting || is_storage_unavailable => REQUEUE_DEGRADED,
         _ if status
             .backends

@@ -1,9 +1,10 @@
 //! Assesses whether a virtual server is ready, and if not, what it is waiting for.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use vmcp_crds::v1alpha1::ObservedBackend;
 
-use super::rollout::rollout;
-use super::{ApplyFailure, Observed, SecretsState, backends};
+use super::rollout::{NO_PROGRESS, is_deadline_exceeded, rollout};
+use super::{ApplyFailure, Observed, SecretsState, backends, gateway_conditions};
 use crate::backoff;
 use crate::desired::ConfigFiles;
 use crate::status_client::GatewayPod;
@@ -81,13 +82,26 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
             "the Deployment does not exist yet".to_owned(),
         );
     };
-    rollout(deployment, observed.replica_sets, observed.pods)
+    let unready = || gateway_conditions::store_of_unready_pod(observed);
+    store_outage(observed, deployment)
+        .or_else(|| rollout(deployment, observed.replica_sets, observed.pods, unready))
         .or_else(|| config_rollout(observed.gateways, files))
         .unwrap_or_else(|| Assessment {
             phase: Phase::Serving,
             reason: "Serving",
             message: serving_message(members.len(), observed_backends.unwrap_or_default()),
         })
+}
+
+/// The obstacle while no pod reaches its session store.
+fn store_outage(observed: &Observed<'_>, deployment: &Deployment) -> Option<Assessment> {
+    let message = gateway_conditions::unavailable_store(observed)?;
+    let reason = "SessionStoreUnavailable";
+    Some(if is_deadline_exceeded(deployment) {
+        stalled(reason, format!("{NO_PROGRESS}: {message}"))
+    } else {
+        waiting(reason, message)
+    })
 }
 
 fn serving_message(total: usize, observed: &[ObservedBackend]) -> String {

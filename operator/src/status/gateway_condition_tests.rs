@@ -8,56 +8,6 @@ use super::test_util::{Fixture, assert_condition, backend, gateway, server};
 use super::*;
 
 #[test]
-fn memory_storage_with_replicas_gives_warning() {
-    let mut fixture = Fixture::ready();
-    let warning = "SessionStorageWarning";
-    assert_condition(
-        &fixture.status(),
-        warning,
-        Some(("False", "SessionStorageConfigured")),
-    );
-    fixture.server = server(&json!({"provider": "memory"}));
-    assert_condition(
-        &fixture.status(),
-        warning,
-        Some(("True", "SessionStorageMissingForReplicas")),
-    );
-    fixture.server = server(&Json::Null);
-    assert_condition(
-        &fixture.status(),
-        warning,
-        Some(("True", "SessionStorageMissingForReplicas")),
-    );
-    fixture.expected_replicas = 1;
-    assert_condition(
-        &fixture.status(),
-        warning,
-        Some(("False", "SessionStorageWarningNotApplicable")),
-    );
-}
-
-#[test]
-fn redis_that_may_drop_sessions_gives_warning() {
-    let mut fixture = Fixture::ready();
-    let store = &mut fixture.gateways[1].status.as_mut().unwrap().session_store;
-    store.warning = Some("Redis drops sessions".to_owned());
-    let warning = "SessionStorageWarning";
-    let status = fixture.status();
-    assert_condition(&status, warning, Some(("True", "SessionsMayBeEvicted")));
-    assert_eq!(
-        find(&status.conditions, warning).unwrap().message,
-        "Redis drops sessions"
-    );
-    // A pod that still runs with Redis says nothing about memory.
-    fixture.server = server(&json!({"provider": "memory"}));
-    assert_condition(
-        &fixture.status(),
-        warning,
-        Some(("True", "SessionStorageMissingForReplicas")),
-    );
-}
-
-#[test]
 fn backend_failing_for_one_pod_is_failing() {
     let mut fixture = Fixture::ready();
     let failing = json!([{"name": "time", "state": "failing", "tools": 5, "error": "connection refused"}]);
@@ -218,33 +168,6 @@ fn backend_that_loses_sessions_needs_affinity() {
     assert!(message.contains("repeatedly: time."), "{message}");
     let mut fixture = Fixture::ready();
     fixture.gateways.clear();
-    assert_condition(&fixture.status(), type_, None);
-}
-
-#[test]
-fn unreachable_redis_is_named_by_condition() {
-    let type_ = "SessionStorageReady";
-    let mut fixture = Fixture::ready();
-    assert_condition(
-        &fixture.status(),
-        type_,
-        Some(("True", "SessionStorageAvailable")),
-    );
-    // A pod may be unready because of Redis.
-    fixture.gateways[1].ready = false;
-    let store = &mut fixture.gateways[1].status.as_mut().unwrap().session_store;
-    store.available = false;
-    store.error = Some("connection refused".to_owned());
-    let status = fixture.status();
-    assert_condition(&status, type_, Some(("False", "SessionStorageUnavailable")));
-    let message = &find(&status.conditions, type_).unwrap().message;
-    assert!(
-        message.starts_with("b cannot use Redis: connection refused; check"),
-        "{message}"
-    );
-    fixture.gateways.clear();
-    assert_condition(&fixture.status(), type_, Some(("Unknown", "AwaitingGateways")));
-    fixture.server = server(&json!({"provider": "memory"}));
     assert_condition(&fixture.status(), type_, None);
 }
 

@@ -1,4 +1,4 @@
-//! Conditions that are derived from the reports of the gateway pods. They do not affect `Ready`.
+//! Conditions that are derived from the reports of the gateway pods. Only a session store that no pod reaches affects `Ready`.
 
 use std::collections::BTreeSet;
 
@@ -6,12 +6,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use vmcp_crds::condition::{ConditionUpdate, find};
 use vmcp_crds::config::SessionStorageProvider;
 use vmcp_crds::status::SessionStoreStatus;
+use vmcp_crds::v1alpha1::field_rules::one_line;
 use vmcp_crds::v1alpha1::{ObservedBackend, ObservedBackendState, condition_type};
 
 use super::Observed;
 use super::backends::{MAX_NAMED_BACKENDS, ready_statuses, shorten};
 use crate::desired::Backend;
 use crate::status_client::GatewayPod;
+
+/// Maximum number of characters of a pod's words about its session store: what is wrong, what to do, and Redis's own words.
+const MAX_STORE_CHARS: usize = 600;
 
 /// The reason while no gateway pod has reported its status.
 const NO_REPORT: &str = "AwaitingGateways";
@@ -123,29 +127,54 @@ pub(super) fn eviction_warning(gateways: &[GatewayPod]) -> Option<String> {
     warnings.map(shorten).next()
 }
 
-/// `SessionStorageReady`; absent while sessions are stored in memory. A pod that is not ready counts, because it may be waiting for Redis.
-pub(super) fn session_storage_ready(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+/// What the pods report of the session store, if it is Redis. A pod that is not ready counts, because it may be waiting for Redis.
+fn store_reports<'a>(observed: &Observed<'a>) -> Option<Vec<(&'a GatewayPod, &'a SessionStoreStatus)>> {
     let storage = observed.server.spec.session_storage.as_ref()?;
     if storage.settings.provider != SessionStorageProvider::Redis {
         return None;
     }
-    let reports: Vec<(&GatewayPod, &SessionStoreStatus)> = observed
+    let reports = observed
         .gateways
         .iter()
         .filter_map(|gateway| Some((gateway, &gateway.status.as_ref().ok()?.session_store)))
-        .filter(|(_, store)| store.provider == "redis")
-        .collect();
-    let failing = reports.iter().find(|(_, store)| !store.available);
-    let (status, reason, message) = match failing {
-        Some((gateway, store)) => {
-            let error = store.error.as_deref().unwrap_or("no details are known");
-            let message = format!(
-                "{} cannot use Redis: {}; check that Redis runs, that the pods may reach it, and the fields of spec.sessionStorage",
-                gateway.name,
-                shorten(error),
-            );
-            (Some(false), "SessionStorageUnavailable", message)
-        }
+        .filter(|(_, store)| store.provider == "redis");
+    Some(reports.collect())
+}
+
+/// Why a pod cannot use its session store, in its own words; `None` if it can.
+fn store_failure((gateway, store): &(&GatewayPod, &SessionStoreStatus)) -> Option<String> {
+    let error = store.error.as_deref().unwrap_or("no details are known");
+    (!store.available).then(|| {
+        format!(
+            "{} cannot use Redis: {}",
+            gateway.name,
+            one_line(error, MAX_STORE_CHARS)
+        )
+    })
+}
+
+/// Why no pod can use the session store, in the words of the first one. `None` if a pod can, or if no pod has reported.
+pub(super) fn unavailable_store(observed: &Observed<'_>) -> Option<String> {
+    let reports = store_reports(observed)?;
+    let failures: Option<Vec<String>> = reports.iter().map(store_failure).collect();
+    let failure = failures?.into_iter().next()?;
+    Some(format!(
+        "no gateway pod reaches its session store, so clients cannot begin sessions: {failure}"
+    ))
+}
+
+/// Why the first pod that is not ready cannot use the session store, in its own words. `None` if there is no such pod.
+pub(super) fn store_of_unready_pod(observed: &Observed<'_>) -> Option<String> {
+    let reports = store_reports(observed)?;
+    let mut unready = reports.iter().filter(|(gateway, _)| !gateway.ready);
+    unready.find_map(store_failure)
+}
+
+/// `SessionStorageReady`; absent while sessions are stored in memory.
+pub(super) fn session_storage_ready(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    let reports = store_reports(observed)?;
+    let (status, reason, message) = match reports.iter().find_map(store_failure) {
+        Some(failure) => (Some(false), "SessionStorageUnavailable", failure),
         None if reports.is_empty() => (None, NO_REPORT, NO_REPORT_MESSAGE.to_owned()),
         None => {
             let message = "the gateway pods reach Redis".to_owned();

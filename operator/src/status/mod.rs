@@ -351,6 +351,8 @@ mod optional_tests;
 #[cfg(test)]
 mod rollout_tests;
 #[cfg(test)]
+mod session_storage_tests;
+#[cfg(test)]
 mod test_util;
 #[cfg(test)]
 mod tests;

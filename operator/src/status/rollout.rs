@@ -9,11 +9,19 @@ use super::assessment::{Assessment, Phase, count, stalled, waiting};
 
 /// Maximum number of characters of another controller's message that is repeated.
 const MAX_MESSAGE_CHARS: usize = 500;
+/// The start of a message about a rollout whose deadline has passed. Ten minutes are the default, which the operator leaves as it is.
+pub(super) const NO_PROGRESS: &str = "no progress for ten minutes";
 /// Reasons for which every container waits at first.
 const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// The obstacle in the rollout of the Deployment, if it is not complete. `replica_sets` and `pods` are those of the Deployment.
-pub(super) fn rollout<S, P>(deployment: &Deployment, replica_sets: &[S], pods: &[P]) -> Option<Assessment>
+/// The obstacle in the rollout of the Deployment, if it is not complete. `replica_sets` and `pods` are those of the Deployment. `unready` gives
+/// what a running pod says that is not ready, if it says why.
+pub(super) fn rollout<S, P>(
+    deployment: &Deployment,
+    replica_sets: &[S],
+    pods: &[P],
+    unready: impl FnOnce() -> Option<String>,
+) -> Option<Assessment>
 where
     S: AsRef<ReplicaSet>,
     P: AsRef<Pod>,
@@ -44,19 +52,34 @@ where
         return Some(stalled("DeploymentPaused", message));
     }
     let obstacle = pod_creation_failure(replica_sets).or_else(|| first_failing_pod(pods));
-    let is_deadline_exceeded = status.conditions.iter().flatten().any(|condition| {
-        condition.type_.as_deref() == Some("Progressing")
-            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
-    });
-    if is_deadline_exceeded {
-        let message = obstacle.map_or_else(|| starting_pod(deployment, pods), |obstacle| obstacle.message);
-        let message = format!("no progress for ten minutes: {message}");
-        return Some(stalled("ProgressDeadlineExceeded", message));
+    if is_deadline_exceeded(deployment) {
+        let message = obstacle.map(|obstacle| obstacle.message).or_else(unready);
+        let message = message.unwrap_or_else(|| starting_pod(deployment, pods));
+        return Some(stalled(
+            "ProgressDeadlineExceeded",
+            format!("{NO_PROGRESS}: {message}"),
+        ));
     }
     obstacle.or_else(|| {
         let wanted = count(usize::try_from(wanted).unwrap_or(0), "gateway pod");
-        let message = format!("waiting for {wanted}: {updated} updated, {available} available");
+        let mut message = format!("waiting for {wanted}: {updated} updated, {available} available");
+        if let Some(unready) = unready() {
+            message.push_str(&format!("; {unready}"));
+        }
         Some(waiting("DeploymentProgressing", message))
+    })
+}
+
+/// Whether the rollout has made no progress for as long as the Deployment allows.
+pub(super) fn is_deadline_exceeded(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    let mut conditions = status
+        .and_then(|status| status.conditions.as_ref())
+        .into_iter()
+        .flatten();
+    conditions.any(|condition| {
+        condition.type_.as_deref() == Some("Progressing")
+            && condition.reason.as_deref() == Some("ProgressDeadlineExceeded")
     })
 }
 

@@ -38,7 +38,7 @@ fn pod_with_container(name: &str, states: &Json) -> Box<Pod> {
 }
 
 fn assess(deployment: &Deployment, sets: &[Box<ReplicaSet>], pods: &[Box<Pod>]) -> Assessment {
-    rollout::rollout(deployment, sets, pods).unwrap()
+    rollout::rollout(deployment, sets, pods, || None).unwrap()
 }
 
 fn assess_pods(pods: &[Box<Pod>]) -> (&'static str, String) {
@@ -165,4 +165,36 @@ fn rollout_without_progress_stalls_and_says_why() {
             found.message
         );
     }
+}
+
+// The kubelet does not know why a pod is not ready. The pod does.
+#[test]
+fn unready_pod_is_quoted_where_nothing_else_stops_it() {
+    let quote = || Some("a cannot use Redis: wrong password".to_owned());
+    let progressing = deployment(&json!({}), &json!([]));
+    let message = |deployment: &Deployment, pods: &[Box<Pod>]| {
+        let found = rollout::rollout(deployment, &[] as &[Box<ReplicaSet>], pods, quote).unwrap();
+        (found.reason, found.message)
+    };
+    assert_eq!(
+        message(&progressing, &[]),
+        (
+            "DeploymentProgressing",
+            "waiting for 2 gateway pods: 2 updated, 1 available; a cannot use Redis: wrong password"
+                .to_owned()
+        )
+    );
+    let exceeded = json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
+    assert_eq!(
+        message(&deployment(&json!({}), &exceeded), &[]),
+        (
+            "ProgressDeadlineExceeded",
+            "no progress for ten minutes: a cannot use Redis: wrong password".to_owned()
+        )
+    );
+    let failing = pod_with_container(
+        "b",
+        &json!({"state": {"waiting": {"reason": "InvalidImageName"}}}),
+    );
+    assert_eq!(message(&progressing, &[failing]).0, "PodNotRunning");
 }

@@ -1,6 +1,8 @@
 //! Conditions and backend states that are derived from the reports of gateway pods.
 
-use serde_json::json;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value as Json, json};
 use vmcp_crds::v1alpha1::{ObservedBreaker, ObservedHealth, VirtualMCPServer};
 use vmcp_external::requires;
 
@@ -61,10 +63,9 @@ async fn reports_on_backends_become_conditions() {
         .await;
 }
 
-#[requires(api_server)]
-#[tokio::test]
-async fn unreachable_redis_becomes_a_condition() {
-    let harness = Harness::start("store").await;
+/// A virtual server with its sessions in Redis, and the token and the configuration of its gateways.
+async fn with_redis(name: &str) -> (Harness, String, String) {
+    let harness = Harness::start(name).await;
     harness.apply_group(&[]).await;
     harness
         .apply_server(json!({"sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
@@ -72,21 +73,56 @@ async fn unreachable_redis_becomes_a_condition() {
     harness
         .wait_for_condition("SessionStorageReady", "Unknown", "AwaitingGateways")
         .await;
-    let gateway = FakeGateway::start(&harness.status_token().await, &rendered_hash(&harness).await).await;
-    gateway.report(
-        "sessionStore",
-        json!({"provider": "redis", "available": false, "error": "connection refused"}),
+    let (token, hash) = (harness.status_token().await, rendered_hash(&harness).await);
+    (harness, token, hash)
+}
+
+fn denied(words: &str) -> Json {
+    json!({"provider": "redis", "available": false, "error": words})
+}
+
+fn available() -> Json {
+    json!({"provider": "redis", "available": true})
+}
+
+// Clients cannot begin sessions while no pod reaches Redis, so the server is not ready, and says why in the gateway's words.
+#[requires(api_server)]
+#[tokio::test]
+async fn store_that_no_pod_reaches_makes_server_not_ready() {
+    let (harness, token, hash) = with_redis("store").await;
+    let (one, two) = (
+        FakeGateway::start(&token, &hash).await,
+        FakeGateway::start(&token, &hash).await,
     );
-    harness.roll_out(&[&gateway]).await;
+    for gateway in [&one, &two] {
+        gateway.report("sessionStore", denied("WRONGPASS: check the password"));
+    }
+    harness.roll_out(&[&one, &two]).await;
     harness
         .wait_for_condition("SessionStorageReady", "False", "SessionStorageUnavailable")
         .await;
-    gateway.report("sessionStore", json!({"provider": "redis", "available": true}));
+    harness
+        .wait_for_condition("Ready", "False", "SessionStoreUnavailable")
+        .await;
+    harness
+        .wait_for_words("Ready", "cannot use Redis: WRONGPASS: check the password")
+        .await;
+    harness.wait_for_event("Warning", "SessionStoreUnavailable").await;
+
+    // One pod is enough.
+    one.report("sessionStore", available());
+    harness.reconcile().await;
+    harness.wait_for_condition("Ready", "True", "Serving").await;
+    harness
+        .wait_for_words("SessionStorageReady", &format!("{} cannot use Redis", two.pod))
+        .await;
+
+    two.report("sessionStore", available());
     harness.reconcile().await;
     harness
         .wait_for_condition("SessionStorageReady", "True", "SessionStorageAvailable")
         .await;
-    gateway.report(
+    two.report(
         "sessionStore",
         json!({"provider": "redis", "available": true, "warning": "Redis drops sessions"}),
     );
@@ -94,4 +130,36 @@ async fn unreachable_redis_becomes_a_condition() {
     harness
         .wait_for_condition("SessionStorageWarning", "True", "SessionsMayBeEvicted")
         .await;
+}
+
+// The rollout waits for the new pod, and `Ready` says why. The operator asks a pod that is not ready, and asks again by itself.
+#[requires(api_server)]
+#[tokio::test]
+async fn stopped_rollout_quotes_the_refused_pod() {
+    let (harness, token, hash) = with_redis("stopped").await;
+    let (old, new) = (
+        FakeGateway::start(&token, &hash).await,
+        FakeGateway::start(&token, &hash).await,
+    );
+    for gateway in [&old, &new] {
+        gateway.report("sessionStore", available());
+    }
+    harness.stop_rollout(&old, &new).await;
+    harness
+        .wait_for_condition("Ready", "False", "DeploymentProgressing")
+        .await;
+    harness
+        .wait_for_condition("SessionStorageReady", "True", "SessionStorageAvailable")
+        .await;
+    // Nothing that the operator watches changes.
+    new.report("sessionStore", denied("WRONGPASS: check the password"));
+    let denied_at = Instant::now();
+    let words = format!("{} cannot use Redis: WRONGPASS: check the password", new.pod);
+    let reason = harness.wait_for_words("Ready", &words).await;
+    let noticed_after = denied_at.elapsed();
+    assert!(noticed_after < Duration::from_secs(20), "{noticed_after:?}");
+    assert_eq!(reason, "DeploymentProgressing");
+    harness.wait_for_words("SessionStorageReady", &words).await;
+    // The same words are not written again.
+    harness.settle().await;
 }

@@ -397,6 +397,23 @@ impl Harness {
         }
     }
 
+    /// Waits until the message of a condition of the virtual server `x` contains `words`, and returns the condition's reason.
+    pub(crate) async fn wait_for_words(&self, type_: &str, words: &str) -> String {
+        self.wait_for(
+            &format!("{type_} says {words:?}"),
+            "x",
+            |server: &VirtualMCPServer| {
+                let status = server.status.as_ref()?;
+                let condition = vmcp_crds::condition::find(&status.conditions, type_)?;
+                condition
+                    .message
+                    .contains(words)
+                    .then(|| condition.reason.clone())
+            },
+        )
+        .await
+    }
+
     /// Waits until a condition of the virtual server `x` has this status, with any reason.
     pub(crate) async fn wait_for_status(&self, type_: &str, expected: &str) {
         self.wait_for(
@@ -450,6 +467,23 @@ impl Harness {
         self.wait_for_object("vmcp-x-current").await
     }
 
+    /// Stands in for the Deployment's controller and the kubelet in a rollout of one replica: an old pod that is ready, and a new one that is
+    /// not.
+    pub(crate) async fn stop_rollout(&self, old: &FakeGateway, new: &FakeGateway) {
+        let set = self.replica_set().await;
+        for gateway in [old, new] {
+            self.apply_pod(gateway, "ReplicaSet", set.metadata.uid.as_deref().unwrap())
+                .await;
+        }
+        self.mark_pod(&new.pod, new, "False").await;
+        let deployment: Deployment = self.wait_for_object("vmcp-x").await;
+        let status = json!({"status": {
+            "observedGeneration": deployment.metadata.generation, "replicas": 2, "updatedReplicas": 1,
+            "readyReplicas": 1, "availableReplicas": 1,
+        }});
+        self.patch_status::<Deployment>("vmcp-x", &status).await;
+    }
+
     /// Creates a ready pod with the labels of a gateway and a controller of this kind and uid.
     pub(crate) async fn apply_pod(&self, gateway: &FakeGateway, kind: &str, owner: &str) {
         let mut labels = json!({labels::MANAGED_BY: labels::OPERATOR});
@@ -469,9 +503,13 @@ impl Harness {
 
     /// Stands in for the kubelet: the pod `name` is ready, and has the address of `gateway`.
     pub(crate) async fn mark_pod_ready(&self, name: &str, gateway: &FakeGateway) {
+        self.mark_pod(name, gateway, "True").await;
+    }
+
+    async fn mark_pod(&self, name: &str, gateway: &FakeGateway, ready: &str) {
         let status = json!({"status": {
             "phase": "Running", "podIP": gateway.address, "podIPs": [{"ip": gateway.address}],
-            "conditions": [{"type": "Ready", "status": "True"}],
+            "conditions": [{"type": "Ready", "status": ready}],
         }});
         self.patch_status::<Pod>(name, &status).await;
     }

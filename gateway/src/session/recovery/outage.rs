@@ -104,11 +104,11 @@ struct State {
 }
 
 /// One kind of operation fails.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct FailingOperation {
     since: Instant,
-    /// Whether the store answered the last attempt with a refusal.
-    is_refused: bool,
+    /// The error of the last attempt.
+    error: StoreError,
 }
 
 /// What fails in an outage, and since when.
@@ -120,7 +120,7 @@ pub(in crate::session) struct StoreFailure {
     pub(in crate::session) reads: Option<Instant>,
     /// Whether the store refuses an operation.
     refuses: bool,
-    /// The latest error.
+    /// The error of the probe if it fails, otherwise the latest one.
     pub(in crate::session) error: StoreError,
 }
 
@@ -142,10 +142,11 @@ impl Outage {
     ) -> OutageChange {
         let now = Instant::now();
         let mut state = self.lock();
-        let since = state.failing[operation as usize].map_or(now, |failing| failing.since);
-        state.failing[operation as usize] = Some(FailingOperation {
+        let failing = &mut state.failing[operation as usize];
+        let since = failing.as_ref().map_or(now, |failing| failing.since);
+        *failing = Some(FailingOperation {
             since,
-            is_refused: error.is_refusal(),
+            error: error.clone(),
         });
         if operation.keeps_alive() {
             state.not_kept_alive = Some(now);
@@ -169,7 +170,9 @@ impl Outage {
         }
         let mut state = self.lock();
         for other in StoreOperation::ALL {
-            let was_late = state.failing[other as usize].is_some_and(|failing| !failing.is_refused);
+            let was_late = state.failing[other as usize]
+                .as_ref()
+                .is_some_and(|failing| !failing.error.is_refusal());
             if was_late || operation.proves(other) {
                 state.failing[other as usize] = None;
             }
@@ -185,15 +188,28 @@ impl Outage {
     fn publish(&self, state: &State, error: Option<&StoreError>) {
         let earliest = |counts: fn(StoreOperation) -> bool| {
             let kinds = StoreOperation::ALL.into_iter().filter(|kind| counts(*kind));
-            let failing = kinds.filter_map(|kind| state.failing[kind as usize]);
+            let failing = kinds.filter_map(|kind| state.failing[kind as usize].as_ref());
             failing.map(|failing| failing.since).min()
         };
         let known = self.down.load();
-        let error = error.or_else(|| known.as_ref().map(|down| &down.error));
+        // The probe is the same each time, so its error stays the same while other operations fail in several ways.
+        let probes = [StoreOperation::ProbeReads, StoreOperation::ProbeWrites];
+        let mut probed = probes.iter().filter_map(|kind| {
+            let failing = state.failing[*kind as usize].as_ref()?;
+            Some(&failing.error)
+        });
+        let error = probed
+            .next()
+            .or(error)
+            .or_else(|| known.as_ref().map(|down| &down.error));
         let down = earliest(|_| true).zip(error).map(|(since, error)| StoreFailure {
             since,
             reads: earliest(StoreOperation::reads),
-            refuses: state.failing.iter().flatten().any(|failing| failing.is_refused),
+            refuses: state
+                .failing
+                .iter()
+                .flatten()
+                .any(|failing| failing.error.is_refusal()),
             error: error.clone(),
         });
         self.is_down.store(down.is_some(), Ordering::Release);
@@ -340,6 +356,20 @@ mod tests {
             outage.record_success(StoreOperation::ProbeWrites),
             OutageChange::Changed { log: false }
         );
+    }
+
+    // Operations may fail in several ways, in an order that depends on clients. The status must not change each time.
+    #[tokio::test(start_paused = true)]
+    async fn error_of_the_probe_is_reported_while_it_fails() {
+        let outage = Outage::default();
+        let reported = || outage.current().unwrap().error.reason().to_owned();
+        outage.record_failure(StoreOperation::Create, &error("create"));
+        assert_eq!(reported(), "create");
+        outage.record_failure(StoreOperation::ProbeWrites, &error("probe"));
+        outage.record_failure(StoreOperation::Offers, &error("offers"));
+        assert_eq!(reported(), "probe");
+        outage.record_failure(StoreOperation::ProbeReads, &error("reads"));
+        assert_eq!(reported(), "reads");
     }
 
     #[tokio::test(start_paused = true)]

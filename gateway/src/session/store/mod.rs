@@ -50,6 +50,18 @@ pub const MAX_RESTORE_DELAY: Duration = Duration::from_secs(2 * 60);
 /// Lifetime of the persisted catalog in the store when no process renews it.
 pub const PERSISTED_CATALOG_LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Why an operation got no usable answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnavailableCause {
+    /// The store did not answer, or not usefully. Another connection may work.
+    NoAnswer,
+    /// The store refused the operation. Retrying over another connection does not help.
+    Refused,
+    /// The store refuses this process: its password, its user, its permissions or its database. That lasts until a person changes the
+    /// settings of one of the two.
+    AccessDenied,
+}
+
 /// Error of a store operation. It never means that a record is gone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -58,8 +70,8 @@ pub enum StoreError {
     Unavailable {
         /// What failed.
         reason: String,
-        /// Whether the store answered with a refusal. Retrying over another connection does not help then.
-        is_refusal: bool,
+        /// What the store did instead.
+        cause: UnavailableCause,
     },
     /// The store answered, but this version cannot use the record or the data for it.
     #[error("{detail}")]
@@ -75,7 +87,7 @@ impl StoreError {
     pub fn unavailable(reason: impl std::fmt::Display) -> Self {
         Self::Unavailable {
             reason: reason.to_string(),
-            is_refusal: false,
+            cause: UnavailableCause::NoAnswer,
         }
     }
 
@@ -84,7 +96,38 @@ impl StoreError {
     pub fn refused(reason: impl std::fmt::Display) -> Self {
         Self::Unavailable {
             reason: reason.to_string(),
-            is_refusal: true,
+            cause: UnavailableCause::Refused,
+        }
+    }
+
+    /// The store refuses this process, because of `reason`.
+    #[must_use]
+    pub fn access_denied(reason: impl std::fmt::Display) -> Self {
+        Self::Unavailable {
+            reason: reason.to_string(),
+            cause: UnavailableCause::AccessDenied,
+        }
+    }
+
+    /// What failed, for people.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Unavailable { reason, .. } => reason,
+            Self::CorruptRecord { detail } => detail,
+        }
+    }
+
+    /// The same error, with `what` before its reason.
+    #[must_use]
+    pub fn context(self, what: impl std::fmt::Display) -> Self {
+        let add = |reason: String| format!("{what}: {reason}");
+        match self {
+            Self::Unavailable { reason, cause } => Self::Unavailable {
+                reason: add(reason),
+                cause,
+            },
+            Self::CorruptRecord { detail } => Self::CorruptRecord { detail: add(detail) },
         }
     }
 
@@ -99,7 +142,17 @@ impl StoreError {
     /// Whether the store answered with a refusal.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Unavailable { is_refusal: true, .. })
+        self.has_cause(UnavailableCause::Refused) || self.is_access_denied()
+    }
+
+    /// Whether the store refuses this process.
+    #[must_use]
+    pub fn is_access_denied(&self) -> bool {
+        self.has_cause(UnavailableCause::AccessDenied)
+    }
+
+    fn has_cause(&self, wanted: UnavailableCause) -> bool {
+        matches!(self, Self::Unavailable { cause, .. } if *cause == wanted)
     }
 
     /// Whether only one record is unusable, while the store answers.

@@ -156,7 +156,11 @@ mod tests {
         };
         let keys = SigningKeys::random().unwrap();
         let sessions = Sessions::new(server, store, settings, keys, core, tasks.clone(), Metrics::new());
-        sessions.run(Readiness::default().wait_for("the persisted catalog"));
+        let readiness = Readiness::default();
+        sessions.run(
+            readiness.wait_for("the persisted catalog"),
+            readiness.wait_for("the session store"),
+        );
         sessions
     }
 

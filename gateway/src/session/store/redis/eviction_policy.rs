@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 
 use super::StoreError;
 use super::connection::RedisConnection;
+use crate::session::store::UnavailableCause;
 
 /// Time between two questions on the same connection: the policy can be changed while Redis runs.
 const ASK_EVERY: Duration = Duration::from_secs(60);
@@ -53,7 +54,8 @@ async fn ask_repeatedly(connection: RedisConnection, warning: Arc<Mutex<Option<S
         {
             Ok(info) => warning_in(&info),
             Err(StoreError::Unavailable {
-                is_refusal: false, ..
+                cause: UnavailableCause::NoAnswer,
+                ..
             }) => continue,
             Err(_) => None,
         };

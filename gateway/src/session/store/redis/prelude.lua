@@ -8,7 +8,20 @@ if type(refusal) == 'table' and refusal.err and string.find(refusal.err, 'READON
   return refusal
 end
 
-local time = redis.call('TIME')
+-- Runs a command, and names it if the user may not run it: before version 7.2 Redis does not.
+local function call(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then
+    if string.find(answer.err, "can't run this command", 1, true) then
+      local name = string.lower(command)
+      answer = { err = "NOPERM this user has no permissions to run the '" .. name .. "' command" }
+    end
+    error(answer)
+  end
+  return answer
+end
+
+local time = call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 -- Milliseconds as text. Lua itself would write large numbers with an exponent.

@@ -133,7 +133,8 @@ mod tests {
 
     /// The Redis commands that a script uses.
     fn commands(script: &str) -> BTreeSet<&str> {
-        let calls = script.split("redis.call('").skip(1);
+        // `redis.call` or the prelude's `call`.
+        let calls = script.split("call('").skip(1);
         calls.filter_map(|rest| rest.split('\'').next()).collect()
     }
 
@@ -153,6 +154,7 @@ mod tests {
             include_str!("terminate.lua"),
             include_str!("incarnation.lua"),
             include_str!("claim.lua"),
+            include_str!("claim_block.lua"),
             include_str!("remove.lua"),
         ];
         let used: BTreeSet<&str> = scripts.into_iter().flat_map(commands).collect();

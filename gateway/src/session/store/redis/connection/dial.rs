@@ -10,10 +10,12 @@ use futures::future::BoxFuture;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::failure::reason;
+use super::failure::{authentication_failure, database_failure, unavailable};
 use super::tls;
 use crate::config::{RedisAddress, RedisPassword, RedisStorage, RedisTls};
+use crate::session::store::StoreError;
 
 /// Capacity of the queue of calls that wait to be written.
 const QUEUE: usize = 512;
@@ -43,9 +45,9 @@ impl Dialler {
     ///
     /// # Errors
     /// A file is unusable.
-    pub(super) fn new(storage: &RedisStorage) -> Result<Self, String> {
+    pub(super) fn new(storage: &RedisStorage) -> Result<Self, StoreError> {
         if let Some(tls) = &storage.tls {
-            tls::client_config(tls)?;
+            tls::client_config(tls).map_err(StoreError::unavailable)?;
         }
         let dialler = Self {
             username: storage.username.clone(),
@@ -63,16 +65,21 @@ impl Dialler {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn secret(&self) -> Result<Option<SecretString>, String> {
+    pub(super) fn secret(&self) -> Result<Option<SecretString>, StoreError> {
         match &self.password {
             None => Ok(None),
             Some(RedisPassword::Fixed(password)) => Ok(Some(password.clone())),
             Some(RedisPassword::File(file)) => {
-                let text = std::fs::read_to_string(file)
-                    .map_err(|error| format!("cannot read the password file {}: {error}", file.display()))?;
+                let text = std::fs::read_to_string(file).map_err(|error| {
+                    StoreError::unavailable(format!(
+                        "cannot read the password file {}: {error}",
+                        file.display()
+                    ))
+                })?;
                 let password = text.trim_end_matches(['\r', '\n']);
                 if password.is_empty() {
-                    return Err(format!("the password file {} is empty", file.display()));
+                    let reason = format!("the password file {} is empty", file.display());
+                    return Err(StoreError::unavailable(reason));
                 }
                 Ok(Some(password.into()))
             }
@@ -84,20 +91,33 @@ impl Dialler {
         &self,
         address: &RedisAddress,
         secret: Option<&SecretString>,
-    ) -> Result<Dialled, String> {
+    ) -> Result<Dialled, StoreError> {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let mut dialled = self.dial(address, None, &info, config()).await?;
         if let Some(secret) = secret {
-            let mut auth = ::redis::cmd("AUTH");
-            auth.arg(self.username.as_deref()).arg(secret.expose_secret());
-            dialled.ask::<()>(&auth, self.connect_timeout).await?;
+            self.authenticate(&mut dialled, secret, self.connect_timeout)
+                .await?;
         }
         if self.db != 0 {
             let mut select = ::redis::cmd("SELECT");
             select.arg(self.db);
-            dialled.ask::<()>(&select, self.connect_timeout).await?;
+            let selected = dialled.try_ask::<()>(&select, self.connect_timeout).await?;
+            selected.map_err(|error| database_failure(&error, self.db))?;
         }
         Ok(dialled)
+    }
+
+    async fn authenticate(
+        &self,
+        dialled: &mut Dialled,
+        secret: &SecretString,
+        limit: Duration,
+    ) -> Result<(), StoreError> {
+        let username = self.username.as_deref();
+        let mut auth = ::redis::cmd("AUTH");
+        auth.arg(username).arg(secret.expose_secret());
+        let answer = dialled.try_ask::<()>(&auth, limit).await?;
+        answer.map_err(|error| authentication_failure(&error, username))
     }
 
     /// Opens a connection to a sentinel: without a password first, then with it if the sentinel requires one.
@@ -105,7 +125,7 @@ impl Dialler {
         &self,
         address: &RedisAddress,
         secret: Option<&SecretString>,
-    ) -> Result<Dialled, String> {
+    ) -> Result<Dialled, StoreError> {
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let mut dialled = self.dial(address, None, &info, config()).await?;
         let without = dialled
@@ -113,9 +133,8 @@ impl Dialler {
             .await;
         match (without, secret) {
             (Err(_), Some(secret)) => {
-                let mut auth = ::redis::cmd("AUTH");
-                auth.arg(self.username.as_deref()).arg(secret.expose_secret());
-                dialled.ask::<()>(&auth, self.command_timeout).await?;
+                self.authenticate(&mut dialled, secret, self.command_timeout)
+                    .await?;
                 Ok(dialled)
             }
             (without, _) => without.map(|()| dialled),
@@ -129,7 +148,7 @@ impl Dialler {
         address: &RedisAddress,
         peer: SocketAddr,
         pushed: impl AsyncPushSender,
-    ) -> Result<Dialled, String> {
+    ) -> Result<Dialled, StoreError> {
         let mut info = RedisConnectionInfo::default()
             .set_skip_set_lib_name()
             .set_protocol(ProtocolVersion::RESP3);
@@ -149,33 +168,56 @@ impl Dialler {
         peer: Option<SocketAddr>,
         info: &RedisConnectionInfo,
         config: AsyncConnectionConfig,
-    ) -> Result<Dialled, String> {
+    ) -> Result<Dialled, StoreError> {
+        let millis = self.connect_timeout.as_millis();
+        let deadline = Instant::now() + self.connect_timeout;
+        let peers = match peer {
+            Some(peer) => vec![peer],
+            None => tokio::time::timeout_at(deadline, resolve(address))
+                .await
+                .unwrap_or_else(|_| {
+                    let host = &address.host;
+                    let reason = format!(
+                        "the host name of Redis, {host:?}, was not resolved within {millis} ms; check the name server"
+                    );
+                    Err(StoreError::unavailable(reason))
+                })?,
+        };
         let dialling = async {
-            let connecting = match peer {
-                Some(peer) => TcpStream::connect(peer).await,
-                None => TcpStream::connect((address.host.as_str(), address.port)).await,
-            };
-            let stream =
-                connecting.map_err(|error| format!("cannot connect to Redis at {address}: {error}"))?;
-            let peer = stream.peer_addr().map_err(|error| error.to_string())?;
+            let connecting = TcpStream::connect(&*peers).await;
+            let stream = connecting.map_err(|error| {
+                StoreError::unavailable(format!("cannot connect to Redis at {address}: {error}"))
+            })?;
+            let peer = stream.peer_addr().map_err(StoreError::unavailable)?;
             // Nagle's algorithm would delay a response by 40 ms until the acknowledgement.
-            stream.set_nodelay(true).map_err(|error| error.to_string())?;
+            stream.set_nodelay(true).map_err(StoreError::unavailable)?;
             match &self.tls {
                 None => begin(stream, peer, info, config).await,
                 Some(tls) => {
-                    let stream = tls::encrypt(tls, &address.host, stream).await?;
-                    begin(stream, peer, info, config).await
+                    let encrypting = tls::encrypt(tls, &address.host, stream).await;
+                    begin(encrypting.map_err(StoreError::unavailable)?, peer, info, config).await
                 }
             }
         };
-        let timeout = self.connect_timeout;
-        tokio::time::timeout(timeout, dialling).await.unwrap_or_else(|_| {
-            Err(format!(
-                "no connection to Redis at {address} within {} ms",
-                timeout.as_millis()
-            ))
-        })
+        tokio::time::timeout_at(deadline, dialling)
+            .await
+            .unwrap_or_else(|_| {
+                let reason = format!("no connection to Redis at {address} within {millis} ms");
+                Err(StoreError::unavailable(reason))
+            })
     }
+}
+
+/// The IP addresses of the server.
+async fn resolve(address: &RedisAddress) -> Result<Vec<SocketAddr>, StoreError> {
+    let found = tokio::net::lookup_host((address.host.as_str(), address.port)).await;
+    let found = found.map_err(|error| {
+        let host = &address.host;
+        StoreError::unavailable(format!(
+            "no such host as {host:?}, where Redis should be: {error}; check the address in sessionStorage"
+        ))
+    })?;
+    Ok(found.collect())
 }
 
 fn config() -> AsyncConnectionConfig {
@@ -189,13 +231,13 @@ async fn begin<C>(
     peer: SocketAddr,
     info: &RedisConnectionInfo,
     config: AsyncConnectionConfig,
-) -> Result<Dialled, String>
+) -> Result<Dialled, StoreError>
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (connection, driver) = MultiplexedConnection::new_with_config(info, stream, config)
         .await
-        .map_err(|error| reason(&error))?;
+        .map_err(|error| unavailable(&error))?;
     Ok(Dialled {
         connection,
         peer,
@@ -210,10 +252,10 @@ impl Dialled {
         &mut self,
         command: &::redis::Cmd,
         limit: Duration,
-    ) -> Result<T, String> {
+    ) -> Result<T, StoreError> {
         self.try_ask(command, limit)
             .await?
-            .map_err(|error| reason(&error))
+            .map_err(|error| unavailable(&error))
     }
 
     /// As `ask`, but returns the server's error for a command that may be refused.
@@ -221,13 +263,16 @@ impl Dialled {
         &mut self,
         command: &::redis::Cmd,
         limit: Duration,
-    ) -> Result<::redis::RedisResult<T>, String> {
+    ) -> Result<::redis::RedisResult<T>, StoreError> {
         let (connection, driver) = (&mut self.connection, &mut self.driver);
         tokio::select! {
             biased;
             answer = command.query_async(connection) => Ok(answer),
-            () = driver => Err("Redis closed the connection".to_owned()),
-            () = tokio::time::sleep(limit) => Err(format!("Redis did not answer within {} ms", limit.as_millis())),
+            () = driver => Err(StoreError::unavailable("Redis closed the connection")),
+            () = tokio::time::sleep(limit) => {
+                let reason = format!("Redis did not answer within {} ms", limit.as_millis());
+                Err(StoreError::unavailable(reason))
+            }
         }
     }
 }

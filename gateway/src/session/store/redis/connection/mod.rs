@@ -48,7 +48,7 @@ use super::script::ScriptCall;
 use crate::config::{RedisAddress, RedisStorage, RedisTopology};
 
 use dial::Dialler;
-use failure::{CommandFailure, reason};
+use failure::{CommandFailure, reason, refused, unavailable};
 use reconnect::{BrokenReport, ConnectionState, OpenConnection, Reconnector};
 pub use subscription::{Subscription, SubscriptionEvent};
 use topology::Topology;
@@ -109,7 +109,7 @@ impl RedisConnection {
     /// # Errors
     /// A configured file is unusable.
     pub fn new(storage: &RedisStorage, probe_key: &str) -> Result<Self, StoreError> {
-        let dialler = Arc::new(Dialler::new(storage).map_err(StoreError::unavailable)?);
+        let dialler = Arc::new(Dialler::new(storage)?);
         let state = Arc::new(watch::Sender::new(ConnectionState::Opening));
         let (reports, report_receiver) = mpsc::channel(MAX_REPORTS);
         let reconnector = Reconnector {
@@ -191,7 +191,7 @@ impl RedisConnection {
     pub async fn subscribe(&self, channel: &str, ping_every: Duration) -> Result<Subscription, StoreError> {
         let (open, state) = {
             let mut state = self.shared.state.subscribe();
-            let open = open(&mut state, 0).await.map_err(StoreError::unavailable)?;
+            let open = open(&mut state, 0).await?;
             (open, state)
         };
         let number = open.number;
@@ -205,7 +205,7 @@ impl RedisConnection {
             if refusal.elsewhere.is_some() || refusal.is_replica {
                 self.report_broken(number, refusal.elsewhere);
             }
-            StoreError::unavailable(refusal.reason)
+            refusal.error
         })
     }
 
@@ -237,7 +237,7 @@ impl RedisConnection {
         let mut state = self.shared.state.subscribe();
         let mut unfit = 0;
         loop {
-            let open = open(&mut state, unfit).await.map_err(StoreError::unavailable)?;
+            let open = open(&mut state, unfit).await?;
             *asked = Some(open.number);
             let outcome = self.attempt(work, open).await;
             *asked = None;
@@ -285,29 +285,30 @@ impl RedisConnection {
                 }
                 (CommandFailure::Ask(to), Command::Script(call)) if self.shared.sharded => {
                     // Boxed, because it is rare and larger than the rest of a call.
-                    let asked = Box::pin(self.ask(&to, call)).await;
-                    return asked.map_err(|reason| AttemptFailure::Failed(StoreError::unavailable(reason)));
+                    return Box::pin(self.ask(&to, call))
+                        .await
+                        .map_err(AttemptFailure::Failed);
                 }
                 // Nothing was written, so another connection may be tried.
                 (CommandFailure::Demoted, _) => {
                     self.report_broken(number, None);
                     return Err(if self.shared.single {
-                        AttemptFailure::Failed(StoreError::refused(reason))
+                        AttemptFailure::Failed(refused(&error))
                     } else {
                         AttemptFailure::Elsewhere { number, reason }
                     });
                 }
                 (CommandFailure::Broken, _) => {
                     self.report_broken(number, None);
-                    return Err(AttemptFailure::Failed(StoreError::unavailable(reason)));
+                    return Err(AttemptFailure::Failed(unavailable(&error)));
                 }
-                _ => return Err(AttemptFailure::Failed(StoreError::refused(reason))),
+                _ => return Err(AttemptFailure::Failed(refused(&error))),
             }
         }
     }
 
     /// Runs a script at the node to which the keys are moving.
-    async fn ask(&self, node: &RedisAddress, call: &ScriptCall<'_>) -> Result<Value, String> {
+    async fn ask(&self, node: &RedisAddress, call: &ScriptCall<'_>) -> Result<Value, StoreError> {
         let secret = self.shared.dialler.secret()?;
         let mut dialled = self.shared.dialler.for_commands(node, secret.as_ref()).await?;
         let deadline = self.shared.deadline;
@@ -329,7 +330,7 @@ impl RedisConnection {
         let down = self.shared.state.send_if_modified(|state| {
             let open = matches!(state, ConnectionState::Open(open) if open.number == number);
             if open {
-                *state = ConnectionState::Down(reason.into());
+                *state = ConnectionState::Down(StoreError::unavailable(reason));
             }
             open
         });
@@ -343,7 +344,10 @@ impl RedisConnection {
 ///
 /// # Errors
 /// The connection is down, for this reason.
-async fn open(state: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Result<OpenConnection, String> {
+async fn open(
+    state: &mut watch::Receiver<ConnectionState>,
+    unfit: u64,
+) -> Result<OpenConnection, StoreError> {
     let decided = state.wait_for(|state| match state {
         ConnectionState::Opening => false,
         ConnectionState::Open(open) => open.number > unfit,
@@ -351,7 +355,9 @@ async fn open(state: &mut watch::Receiver<ConnectionState>, unfit: u64) -> Resul
     });
     match decided.await.as_deref() {
         Ok(ConnectionState::Open(open)) => Ok(open.clone()),
-        Ok(ConnectionState::Down(reason)) => Err(reason.to_string()),
-        Ok(ConnectionState::Opening) | Err(_) => Err("the connection to Redis has ended".to_owned()),
+        Ok(ConnectionState::Down(error)) => Err(error.clone()),
+        Ok(ConnectionState::Opening) | Err(_) => {
+            Err(StoreError::unavailable("the connection to Redis has ended"))
+        }
     }
 }

@@ -23,6 +23,7 @@ use super::dial::{Dialled, Dialler};
 use super::topology::Topology;
 use crate::config::file_watcher::FileWatcher;
 use crate::config::{RedisAddress, RedisPassword};
+use crate::session::store::StoreError;
 
 /// Interval between attempts while there is no connection.
 const PROBE_EVERY: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ pub(super) enum ConnectionState {
     /// The connection is usable until it is found to be dead.
     Open(OpenConnection),
     /// There is no connection, for this reason.
-    Down(Arc<str>),
+    Down(StoreError),
 }
 
 /// An open connection, with the server that it leads to.
@@ -107,10 +108,11 @@ impl Reconnector {
                     current = Some(self.install(&mut drivers, number, address, dialled, secret));
                     started + REOPEN_PAUSE
                 }
-                Err(reason) => {
+                Err(error) => {
+                    let reason = error.reason();
                     if current.is_none() {
                         tracing::debug!(reason, "no connection to Redis");
-                        self.state.send_replace(ConnectionState::Down(reason.into()));
+                        self.state.send_replace(ConnectionState::Down(error));
                     } else {
                         tracing::warn!(
                             reason,
@@ -153,7 +155,7 @@ impl Reconnector {
     async fn open(
         &self,
         hint: Option<RedisAddress>,
-    ) -> Result<(RedisAddress, Dialled, Option<SecretString>), String> {
+    ) -> Result<(RedisAddress, Dialled, Option<SecretString>), StoreError> {
         let secret = self.dialler.secret()?;
         let (address, dialled) = self.topology.open(&self.dialler, secret.as_ref(), hint).await?;
         Ok((address, dialled, secret))

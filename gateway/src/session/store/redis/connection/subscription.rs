@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{CommandFailure, is_forbidden, reason};
+use super::failure::{CommandFailure, is_forbidden, reason, unavailable};
 use super::topology::is_primary;
 use crate::config::RedisAddress;
 use crate::session::record::RecordKey;
@@ -62,7 +62,7 @@ pub struct Subscription {
 
 /// Why there is no subscription.
 pub(super) struct SubscribeError {
-    pub(super) reason: String,
+    pub(super) error: StoreError,
     /// The node that owns the channel instead.
     pub(super) elsewhere: Option<RedisAddress>,
     /// Whether the server is a replica.
@@ -75,10 +75,10 @@ enum PingCommand {
     Ping,
 }
 
-impl From<String> for SubscribeError {
-    fn from(reason: String) -> Self {
+impl From<StoreError> for SubscribeError {
+    fn from(error: StoreError) -> Self {
         Self {
-            reason,
+            error,
             elsewhere: None,
             is_replica: false,
         }
@@ -117,19 +117,20 @@ impl Subscription {
         let ping_command = match dialled.try_ask(&::redis::cmd("ROLE"), PING_TIMEOUT).await? {
             Ok(role) if is_primary(&role) => PingCommand::Role,
             Ok(_) => {
+                let reason = format!("Redis at {} is a replica", open.address);
                 return Err(SubscribeError {
                     is_replica: true,
-                    ..format!("Redis at {} is a replica", open.address).into()
+                    ..StoreError::unavailable(reason).into()
                 });
             }
             Err(error) if is_forbidden(&error) => PingCommand::Ping,
-            Err(error) => return Err(reason(&error).into()),
+            Err(error) => return Err(unavailable(&error).into()),
         };
         let mut subscribe = ::redis::cmd(subscribe);
         subscribe.arg(channel);
         if let Err(error) = dialled.try_ask::<Value>(&subscribe, PING_TIMEOUT).await? {
             return Err(SubscribeError {
-                reason: reason(&error),
+                error: unavailable(&error),
                 is_replica: false,
                 elsewhere: match CommandFailure::of(&error, &open.address) {
                     CommandFailure::Moved(to) => Some(to),
@@ -142,7 +143,9 @@ impl Subscription {
             match pushes.try_recv() {
                 Ok(push) if matches!(push.kind, PushKind::Subscribe | PushKind::SSubscribe) => break,
                 Ok(_) => {}
-                Err(_) => return Err("Redis did not confirm the subscription".to_owned().into()),
+                Err(_) => {
+                    return Err(StoreError::unavailable("Redis did not confirm the subscription").into());
+                }
             }
         }
         let mut commands = open.connection.clone();
@@ -235,31 +238,31 @@ async fn confirm_by_announcement(
     commands: &mut ::redis::aio::MultiplexedConnection,
     publish: &str,
     channel: &str,
-) -> Result<(), String> {
+) -> Result<(), StoreError> {
     let announcement = format!(r#"["changed","{}"{ANNOUNCEMENT}"#, RecordKey::random());
     let mut publish = ::redis::cmd(publish);
     publish.arg(channel).arg(&announcement);
     let publishing = async {
         let published: RedisResult<Value> = publish.query_async(commands).await;
-        published.map_err(|error| reason(&error))
+        published.map_err(|error| unavailable(&error))
     };
     let receiving = async {
         loop {
             match pushes.recv().await.map(message) {
                 Some(Some(Ok(received))) if received == announcement.as_bytes() => return Ok(()),
-                Some(Some(Err(lost))) => return Err(lost.to_string()),
+                Some(Some(Err(lost))) => return Err(lost),
                 Some(_) => {}
-                None => return Err("the message queue is full".to_owned()),
+                None => return Err(StoreError::unavailable("the message queue is full")),
             }
         }
     };
     tokio::select! {
         biased;
         both = async { tokio::try_join!(publishing, receiving) } => both.map(drop),
-        () = &mut dialled.driver => Err("Redis closed the connection".to_owned()),
-        () = tokio::time::sleep(PING_TIMEOUT) => {
-            Err("the announcement did not arrive: the subscription is at another server".to_owned())
-        }
+        () = &mut dialled.driver => Err(StoreError::unavailable("Redis closed the connection")),
+        () = tokio::time::sleep(PING_TIMEOUT) => Err(StoreError::unavailable(
+            "the announcement did not arrive: the subscription is at another server",
+        )),
     }
 }
 

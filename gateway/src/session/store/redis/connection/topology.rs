@@ -15,8 +15,9 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::dial::{Dialled, Dialler};
-use super::failure::{CommandFailure, is_forbidden, reason};
+use super::failure::{CommandFailure, is_forbidden, unavailable};
 use crate::config::{RedisAddress, RedisTopology};
+use crate::session::store::StoreError;
 
 /// Maximum number of consecutive redirections between cluster nodes.
 const MAX_HOPS: usize = 5;
@@ -36,13 +37,13 @@ impl Topology {
     /// Opens a connection to the server that has the keys. `hint` is a server named by a redirection.
     ///
     /// # Errors
-    /// No server is usable; the last server's reason.
+    /// No server is usable; the last server's reason, or that of one that refuses this process.
     pub(super) async fn open(
         &self,
         dialler: &Dialler,
         secret: Option<&SecretString>,
         hint: Option<RedisAddress>,
-    ) -> Result<(RedisAddress, Dialled), String> {
+    ) -> Result<(RedisAddress, Dialled), StoreError> {
         match &self.servers {
             RedisTopology::Single(address) => {
                 let dialled = self.primary_at(dialler, secret, address).await?;
@@ -52,21 +53,26 @@ impl Topology {
                 master_name,
                 sentinels,
             } => {
-                let mut failed = String::new();
+                let mut failed = StoreError::unavailable("the sentinels name no primary");
                 for address in self.named(dialler, secret, master_name, sentinels).await? {
                     match self.primary_at(dialler, secret, &address).await {
                         Ok(dialled) => return Ok((address, dialled)),
-                        Err(reason) => failed = format!("the sentinels name {address}: {reason}"),
+                        Err(error) => {
+                            failed = denial_or_last(
+                                failed,
+                                error.context(format_args!("the sentinels name {address}")),
+                            );
+                        }
                     }
                 }
                 Err(failed)
             }
             RedisTopology::Cluster(nodes) => {
-                let mut failed = "sessionStorage.cluster names no node".to_owned();
+                let mut failed = StoreError::unavailable("sessionStorage.cluster names no node");
                 for node in hint.iter().chain(nodes) {
                     match self.owner(dialler, secret, node.clone()).await {
                         Ok(found) => return Ok(found),
-                        Err(reason) => failed = reason,
+                        Err(error) => failed = denial_or_last(failed, error),
                     }
                 }
                 Err(failed)
@@ -75,7 +81,7 @@ impl Topology {
     }
 
     /// Reads a key, which only the server that owns it answers.
-    async fn probe(&self, dialled: &mut Dialled) -> Result<::redis::RedisResult<()>, String> {
+    async fn probe(&self, dialled: &mut Dialled) -> Result<::redis::RedisResult<()>, StoreError> {
         let probe: Cmd = ::redis::Cmd::get(&self.probe_key);
         let answer = dialled.try_ask::<Value>(&probe, self.command_timeout).await?;
         Ok(answer.map(drop))
@@ -87,7 +93,7 @@ impl Topology {
         dialler: &Dialler,
         secret: Option<&SecretString>,
         mut node: RedisAddress,
-    ) -> Result<(RedisAddress, Dialled), String> {
+    ) -> Result<(RedisAddress, Dialled), StoreError> {
         for _ in 0..MAX_HOPS {
             let mut dialled = dialler.for_commands(&node, secret).await?;
             let Err(error) = self.probe(&mut dialled).await? else {
@@ -97,10 +103,12 @@ impl Topology {
                 CommandFailure::Moved(to) => node = to,
                 // The key is being migrated, but the slot is still here.
                 CommandFailure::Ask(_) | CommandFailure::TryAgain => return Ok((node, dialled)),
-                _ => return Err(reason(&error)),
+                _ => return Err(unavailable(&error)),
             }
         }
-        Err("the nodes of the Redis cluster point to each other".to_owned())
+        Err(StoreError::unavailable(
+            "the nodes of the Redis cluster point to each other",
+        ))
     }
 
     /// Opens a connection to the server at `address`, unless it reports that it is a replica.
@@ -109,20 +117,22 @@ impl Topology {
         dialler: &Dialler,
         secret: Option<&SecretString>,
         address: &RedisAddress,
-    ) -> Result<Dialled, String> {
+    ) -> Result<Dialled, StoreError> {
         let mut dialled = dialler.for_commands(address, secret).await?;
-        self.probe(&mut dialled).await?.map_err(|error| reason(&error))?;
+        self.probe(&mut dialled)
+            .await?
+            .map_err(|error| unavailable(&error))?;
         match dialled
             .try_ask(&::redis::cmd("ROLE"), self.command_timeout)
             .await?
         {
             Ok(role) if is_primary(&role) => Ok(dialled),
-            Ok(_) => Err(format!(
+            Ok(_) => Err(StoreError::unavailable(format!(
                 "Redis at {address} is a replica (READONLY); connect to the primary, or name the sentinels"
-            )),
+            ))),
             // Each script detects that by itself.
             Err(error) if is_forbidden(&error) => Ok(dialled),
-            Err(error) => Err(reason(&error)),
+            Err(error) => Err(unavailable(&error)),
         }
     }
 
@@ -134,14 +144,14 @@ impl Topology {
         secret: Option<&SecretString>,
         master_name: &str,
         sentinels: &[RedisAddress],
-    ) -> Result<Vec<RedisAddress>, String> {
+    ) -> Result<Vec<RedisAddress>, StoreError> {
         let asking = sentinels.iter().map(|sentinel| async move {
             let mut dialled = dialler.for_sentinel(sentinel, secret).await?;
             let asked = self.ask_sentinel(&mut dialled, master_name).await;
-            asked.map_err(|reason| format!("the sentinel {sentinel}: {reason}"))
+            asked.map_err(|error| error.context(format_args!("the sentinel {sentinel}")))
         });
         let mut asking: FuturesUnordered<_> = asking.collect();
-        let mut failed = "sessionStorage.sentinel names no sentinel".to_owned();
+        let mut failed = StoreError::unavailable("sessionStorage.sentinel names no sentinel");
         let mut named: Vec<NamedPrimary> = Vec::new();
         let mut until = None;
         loop {
@@ -157,14 +167,18 @@ impl Topology {
                     named.push(answer);
                     until.get_or_insert(Instant::now() + self.command_timeout);
                 }
-                Some(Err(reason)) => failed = reason,
+                Some(Err(error)) => failed = denial_or_last(failed, error),
                 None if named.is_empty() => return Err(failed),
                 None => return Ok(latest_first(named)),
             }
         }
     }
 
-    async fn ask_sentinel(&self, dialled: &mut Dialled, master_name: &str) -> Result<NamedPrimary, String> {
+    async fn ask_sentinel(
+        &self,
+        dialled: &mut Dialled,
+        master_name: &str,
+    ) -> Result<NamedPrimary, StoreError> {
         let ask = |what: &str| {
             let mut ask = ::redis::cmd("SENTINEL");
             ask.arg(what).arg(master_name);
@@ -188,8 +202,9 @@ impl Topology {
         let answer: Option<(String, u16)> = dialled
             .ask(&ask("GET-MASTER-ADDR-BY-NAME"), self.command_timeout)
             .await?;
-        let (host, port) =
-            answer.ok_or_else(|| format!("it knows no primary of the name {master_name:?}"))?;
+        let (host, port) = answer.ok_or_else(|| {
+            StoreError::unavailable(format!("it knows no primary of the name {master_name:?}"))
+        })?;
         Ok(NamedPrimary {
             address: RedisAddress { host, port },
             epoch: 0,
@@ -232,6 +247,15 @@ impl Topology {
                 return;
             }
         }
+    }
+}
+
+/// Which of two failures to report: the later one, unless only the earlier one says that Redis refuses this process.
+fn denial_or_last(earlier: StoreError, later: StoreError) -> StoreError {
+    if earlier.is_access_denied() && !later.is_access_denied() {
+        earlier
+    } else {
+        later
     }
 }
 
