@@ -23,6 +23,7 @@ mod helm_wait;
 mod hot_config;
 mod injection;
 mod malformed_response;
+mod missing_kinds;
 mod missing_rights;
 mod no_writes;
 mod owned_pods;
