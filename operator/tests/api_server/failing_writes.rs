@@ -14,7 +14,7 @@ use crate::harness::{Harness, eventually, server};
 use crate::hot_config::rendered_hash;
 
 /// A webhook that the API server must ask before it writes `resource` in the namespace, and that does not answer.
-fn webhook(harness: &Harness, group: &str, resource: &str) -> Json {
+pub(crate) fn webhook(harness: &Harness, group: &str, resource: &str) -> Json {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": harness.namespace},
@@ -36,7 +36,7 @@ async fn remove_webhook(harness: &Harness) {
 }
 
 /// A request that changes nothing.
-fn dry_run() -> PatchParams {
+pub(crate) fn dry_run() -> PatchParams {
     PatchParams {
         dry_run: true,
         ..PatchParams::default()
@@ -44,7 +44,7 @@ fn dry_run() -> PatchParams {
 }
 
 /// Waits for a warning about the virtual server `x` with this reason, and returns its note.
-async fn warning(harness: &Harness, reason: &str) -> String {
+pub(crate) async fn warning(harness: &Harness, reason: &str) -> String {
     let events = harness.api::<Event>();
     eventually(&format!("a warning {reason} is published"), async || {
         let list = events.list(&ListParams::default()).await.unwrap();
@@ -57,7 +57,7 @@ async fn warning(harness: &Harness, reason: &str) -> String {
 }
 
 /// The message of a condition of the virtual server `x`.
-async fn message(harness: &Harness, type_: &str) -> String {
+pub(crate) async fn message(harness: &Harness, type_: &str) -> String {
     let server: VirtualMCPServer = harness.wait_for_object("x").await;
     let conditions = server.status.unwrap().conditions;
     find(&conditions, type_).unwrap().message.clone()
