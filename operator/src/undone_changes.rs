@@ -95,17 +95,18 @@ struct ChangedField {
     pointer: String,
 }
 
-/// The message about the fields that another client has set in `edited`, and that differ in `applied`, the object after our apply. `None` if no field
-/// differs.
+/// The message about the fields of `intent`, our intent, that another client has set in `edited`, and that differ in `applied`, the object after our
+/// apply. `None` if no field differs. Other fields do not count: the API server sets some that depend on ours, such as the port of a node.
 #[must_use]
-pub fn describe<K>(edited: &K, applied: &K) -> Option<String>
+pub fn describe<K>(intent: &K, edited: &K, applied: &K) -> Option<String>
 where
     K: Resource<DynamicType = ()> + Serialize,
 {
     // An object that cannot be serialized cannot be applied either.
-    let [before, after] = [edited, applied].map(|object| serde_json::to_value(object).unwrap_or_default());
+    let [intent, before, after] =
+        [intent, edited, applied].map(|object| serde_json::to_value(object).unwrap_or_default());
     let mut changed = Vec::new();
-    compare(&before, &after, "", Some(""), &mut changed);
+    compare(&intent, [&before, &after], "", Some(""), &mut changed);
     let first = changed.first()?;
     let by = client(edited.meta(), &first.pointer).map_or_else(String::new, |client| format!(" by {client}"));
     let kind = K::kind(&());
@@ -137,45 +138,49 @@ where
     ))
 }
 
-/// Collects the fields that differ. `pointer` is `None` below a list.
-fn compare(before: &Json, after: &Json, path: &str, pointer: Option<&str>, changed: &mut Vec<ChangedField>) {
-    match (before, after) {
-        (Json::Object(old), Json::Object(new)) => {
-            let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
+/// Collects the fields of `intent` that differ between two objects. `pointer` is `None` below a list.
+fn compare(
+    intent: &Json,
+    objects: [&Json; 2],
+    path: &str,
+    pointer: Option<&str>,
+    changed: &mut Vec<ChangedField>,
+) {
+    if objects[0] == objects[1] {
+        return;
+    }
+    match (intent, objects) {
+        (Json::Object(fields), [Json::Object(_), Json::Object(_)]) => {
+            for (name, field) in fields {
                 let is_ignored = match path {
                     "" => name == "status",
                     "metadata" => BOOKKEEPING.contains(&name.as_str()),
                     _ => false,
                 };
                 if !is_ignored {
-                    let [old, new] = [old, new].map(|fields| fields.get(name).unwrap_or(&NULL));
                     let nested = pointer.map(|pointer| format!("{pointer}/f:{}", escape(name)));
-                    compare(old, new, &join(path, name), nested.as_deref(), changed);
+                    let values = objects.map(|object| object.get(name).unwrap_or(&NULL));
+                    compare(field, values, &join(path, name), nested.as_deref(), changed);
                 }
             }
         }
-        (Json::Array(old), Json::Array(new)) if has_names(old) && has_names(new) => {
-            let mut names: Vec<&str> = old.iter().chain(new).filter_map(name_of).collect();
-            names.sort_unstable();
-            names.dedup();
-            for name in names {
-                let item = |items: &[Json]| {
+        (Json::Array(items), [Json::Array(before), Json::Array(after)]) if has_names(items) => {
+            for item in items {
+                let name = name_of(item).unwrap_or_default();
+                let named = |items: &[Json]| {
                     let found = items.iter().find(|item| name_of(item) == Some(name));
                     found.cloned().unwrap_or_default()
                 };
-                let before_changes = changed.len();
-                compare(&item(old), &item(new), &format!("{path}[{name}]"), None, changed);
-                for field in changed.iter_mut().skip(before_changes) {
+                let (first_new, values) = (changed.len(), [named(before), named(after)]);
+                let path = format!("{path}[{name}]");
+                compare(item, [&values[0], &values[1]], &path, None, changed);
+                for field in changed.iter_mut().skip(first_new) {
                     if field.pointer.is_empty() {
                         pointer.unwrap_or_default().clone_into(&mut field.pointer);
                     }
                 }
             }
         }
-        _ if before == after => {}
         _ => changed.push(ChangedField {
             path: path.to_owned(),
             pointer: pointer.unwrap_or_default().to_owned(),
@@ -272,17 +277,17 @@ mod tests {
     fn undone_change_names_client_and_field_of_server() {
         let ours = deployment("a", &["serve"], "512Mi");
         assert_eq!(
-            describe(&deployment("b", &["serve"], "64Mi"), &ours).unwrap(),
+            describe(&ours, &deployment("b", &["serve"], "64Mi"), &ours).unwrap(),
             "Deployment vmcp-x: a change by kubectl-edit of spec.template.spec.containers[gateway].image, \
              spec.template.spec.containers[gateway].resources.limits.memory was undone; set spec.image, spec.resources of the \
              VirtualMCPServer instead"
         );
-        let message = describe(&deployment("a", &["sleep"], "512Mi"), &ours).unwrap();
+        let message = describe(&ours, &deployment("a", &["sleep"], "512Mi"), &ours).unwrap();
         assert!(
             message.ends_with("no field of the VirtualMCPServer sets it"),
             "{message}"
         );
-        assert_eq!(describe(&ours, &ours), None);
+        assert_eq!(describe(&ours, &ours, &ours), None);
     }
 
     #[test]
@@ -325,11 +330,9 @@ mod tests {
             }))
             .unwrap()
         };
-        assert_eq!(
-            describe(&service("1", "ClusterIP"), &service("22", "ClusterIP")),
-            None
-        );
-        let message = describe(&service("1", "NodePort"), &service("22", "ClusterIP")).unwrap();
+        let ours = service("22", "ClusterIP");
+        assert_eq!(describe(&ours, &service("1", "ClusterIP"), &ours), None);
+        let message = describe(&ours, &service("1", "NodePort"), &ours).unwrap();
         assert_eq!(
             message,
             "Service vmcp-x: a change of spec.type was undone; set spec.service.type of the VirtualMCPServer instead"

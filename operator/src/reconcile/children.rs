@@ -139,7 +139,7 @@ impl Reconciler<'_> {
         let applied = apply(&self.context.client, &mut state.applied, child, live).await?;
         if let Some(applied) = &applied {
             self.context.metrics.record_apply(&K::kind(&()));
-            if let Some(change) = edited.and_then(|edited| undone_changes::describe(edited, applied)) {
+            if let Some(change) = edited.and_then(|edited| undone_changes::describe(child, edited, applied)) {
                 self.publish_event(&events::change_undone(&change, applied.object_ref(&())))
                     .await;
             }
