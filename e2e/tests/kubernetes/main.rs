@@ -1,5 +1,6 @@
 //! Gateways and the operator on a real Kubernetes with two nodes.
 
+mod named_faults;
 mod quick_start;
 mod replaced_pods;
 mod support;
