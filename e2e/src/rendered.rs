@@ -37,6 +37,7 @@ pub fn start(
         password_mac: Some("mac"),
         secret_files: &secret_files,
         expected_replicas: 1,
+        ignores_replicas: false,
     };
     let children = children(server, &inputs);
     let key = BTreeMap::from([(CURRENT.to_owned(), SessionKey::generate()?.to_text())]);

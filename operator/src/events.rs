@@ -1,5 +1,6 @@
 //! Kubernetes Events: one for each significant change of a condition.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 use vmcp_crds::condition::{find, is_true, truncate};
@@ -48,6 +49,15 @@ pub fn session_key_rotation_refused(reason: &str) -> Event {
     event(EventType::Warning, "SessionKeyRotationRefused", reason)
 }
 
+/// The Event for a change of another client to `object` that was undone. Such Events of several objects are not merged.
+#[must_use]
+pub fn change_undone(note: &str, object: ObjectReference) -> Event {
+    Event {
+        secondary: Some(object),
+        ..event(EventType::Warning, "ChangeUndone", note)
+    }
+}
+
 /// The Event for a status that cannot be written.
 #[must_use]
 pub fn status_write_failed(error: &str) -> Event {
@@ -79,9 +89,10 @@ fn transition(old: &[Condition], condition: &Condition) -> Option<Event> {
             });
         }
         types::RECONCILING => return None,
-        types::STALLED | types::SESSION_STORAGE_WARNING | types::BACKEND_NEEDS_AFFINITY => {
-            condition.status == "True"
-        }
+        types::STALLED
+        | types::SESSION_STORAGE_WARNING
+        | types::BACKEND_NEEDS_AFFINITY
+        | types::REPLICAS_IGNORED => condition.status == "True",
         _ => condition.status == "False",
     };
     if !changed || (before.is_none() && !is_problem) {

@@ -46,6 +46,7 @@ pub mod spec_validation;
 pub mod status;
 pub mod status_client;
 pub mod telemetry;
+pub mod undone_changes;
 mod value_facts;
 pub mod watch;
 pub mod watch_health;

@@ -94,13 +94,16 @@ pub fn by_autoscaler(referrers: &Referrers, autoscaler: &HorizontalPodAutoscaler
 /// Whether an autoscaler in the namespace of `server` scales it, either directly or through its Deployment.
 #[must_use]
 pub fn scales(autoscaler: &HorizontalPodAutoscaler, server: &VirtualMCPServer) -> bool {
-    let name = server.name_any();
     let target = &autoscaler.spec.scale_target_ref;
-    match target.kind.as_str() {
-        "VirtualMCPServer" => target.name == name,
-        "Deployment" => target.name.strip_prefix(CHILD_PREFIX) == Some(name.as_str()),
-        _ => false,
-    }
+    let is_server = target.kind == "VirtualMCPServer" && target.name == server.name_any();
+    is_server || scales_deployment(autoscaler, server)
+}
+
+/// Whether an autoscaler in the namespace of `server` scales its Deployment.
+#[must_use]
+pub fn scales_deployment(autoscaler: &HorizontalPodAutoscaler, server: &VirtualMCPServer) -> bool {
+    let target = &autoscaler.spec.scale_target_ref;
+    target.kind == "Deployment" && target.name.strip_prefix(CHILD_PREFIX) == Some(server.name_any().as_str())
 }
 
 fn in_namespace<K: Resource>(

@@ -133,7 +133,8 @@ impl std::fmt::Display for SecretLabel {
     }
 }
 
-fn is_label_text(text: &str) -> bool {
+/// Whether `text` can be the name of a label, or its value.
+pub(crate) fn is_label_text(text: &str) -> bool {
     let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     text.len() <= 63

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// The field manager that owns the count until an autoscaler or a user sets one.
 pub const HAND_OVER_MANAGER: &str = "vmcp-operator-replicas";
 
-/// The count to hand over before `wanted` (the virtual server's `spec.replicas`) is applied: the live count if we own the field and
+/// The count to hand over before a Deployment with the count `wanted` is applied: the live count if we own the field and
 /// are about to stop setting it.
 #[must_use]
 pub fn replicas_to_hand_over(wanted: Option<i32>, live: &Deployment) -> Option<i32> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::reflector::ObjectRef;
+use tokio::time::Instant;
 use vmcp_crds::v1alpha1::{VirtualMCPServer, VirtualMCPServerStatus};
 
 use crate::apply::Applied;
@@ -17,6 +18,10 @@ use crate::secret_values::ReadCache;
 pub struct ServerState {
     /// The number of reconciles in a row that have failed.
     pub failures: u32,
+    /// The number of reconciles in a row in which the API server could not read or write a child whose kind a cluster may not have, by kind.
+    pub optional_failures: HashMap<String, u32>,
+    /// The time from which Kubernetes is made to create pods again; `None` while it creates them.
+    pub next_creation_retry: Option<Instant>,
     /// Another installation that writes the same objects.
     pub installation_conflict: InstallationConflict,
     /// The last apply of each child.

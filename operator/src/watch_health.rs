@@ -1,7 +1,7 @@
-//! Tracks which watches the API server refuses because the operator lacks a right.
+//! Tracks which watches the API server refuses because the operator lacks a right, or because the kind is not installed.
 //!
 //! A kind whose watch is refused is not known, which is different from having no objects. So the reconcile of a virtual server does what does
-//! not depend on this kind, and `/readyz` and conditions name the right.
+//! not depend on this kind, and `/readyz` and conditions say what is missing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,15 +11,16 @@ use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use vmcp_crds::v1alpha1::GROUP;
 
 use crate::error::Error;
 use crate::kube_error::{describe_watch_error, watch_error_code};
 use crate::metrics::Metrics;
 use crate::watch::Scope;
 
-/// Time after which a refusal that is not repeated is over. A refused watch is tried again within a minute, and one that is accepted again
-/// reports nothing until an object changes.
-const REFUSAL_LIFETIME: Duration = Duration::from_secs(90);
+/// Time after which a refusal that is not repeated is over. A refused watch is tried again within 30 seconds, and one that is accepted again
+/// may report nothing until an object changes.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The namespace, empty for the whole cluster, and the kind of a watch.
 type WatchKey = (String, String);
@@ -88,8 +89,7 @@ impl ScopeWatchHealth {
             }
             Err(error) => {
                 self.metrics.record_watch_failure(&key.0, &key.1);
-                if matches!(watch_error_code(error), Some(401 | 403)) {
-                    let message = refusal_message::<K>(error);
+                if let Some(message) = refusal_message::<K>(error) {
                     let refusal = Refusal {
                         message,
                         since: Instant::now(),
@@ -102,7 +102,7 @@ impl ScopeWatchHealth {
         }
     }
 
-    /// The message about the right that is missing, if the watch of a kind is refused.
+    /// The message about what is missing, if the watch of a kind is refused.
     #[must_use]
     pub fn refusal<K: Resource<DynamicType = ()>>(&self) -> Option<String> {
         let refused = self.health.0.borrow();
@@ -131,11 +131,66 @@ impl ScopeWatchHealth {
     }
 }
 
-fn refusal_message<K: Resource<DynamicType = ()>>(error: &watcher::Error) -> String {
+/// What is missing and what to do, if `error` says that the operator may not watch the kind, or that there is no such kind.
+fn refusal_message<K: Resource<DynamicType = ()>>(error: &watcher::Error) -> Option<String> {
     let (plural, group) = (K::plural(&()), K::group(&()));
     let dot = if group.is_empty() { "" } else { "." };
-    format!(
-        "the operator needs the rights list and watch for {plural}{dot}{group}: {}",
-        describe_watch_error(error)
-    )
+    match watch_error_code(error)? {
+        401 | 403 => Some(format!(
+            "the operator needs the rights list and watch for {plural}{dot}{group}: {}",
+            describe_watch_error(error)
+        )),
+        // A list of a kind that exists is empty, even in a namespace that does not exist.
+        404 => {
+            let remedy = if group == GROUP {
+                "install the chart with `helm install vmcp-crds charts/vmcp-crds`, or upgrade it with `helm upgrade vmcp-crds charts/vmcp-crds`"
+            } else {
+                "this version of Kubernetes does not fit the operator"
+            };
+            Some(format!(
+                "the API server does not have {plural}{dot}{group} (kind {}) in the version {}: {remedy}",
+                K::kind(&()),
+                K::version(&())
+            ))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+    use kube::core::Status;
+    use vmcp_crds::v1alpha1::MCPGroup;
+
+    use super::*;
+
+    fn failure(code: u16) -> watcher::Error {
+        let status = Status::failure("no", "Reason").with_code(code);
+        watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()))
+    }
+
+    // Only what does not pass by itself is a refusal.
+    #[test]
+    fn missing_right_or_kind_is_a_refusal() {
+        let message = refusal_message::<MCPGroup>(&failure(403)).unwrap();
+        assert_eq!(
+            message,
+            "the operator needs the rights list and watch for mcpgroups.vmcp.dev: no (403)"
+        );
+        let message = refusal_message::<MCPGroup>(&failure(404)).unwrap();
+        assert!(
+            message.contains("mcpgroups.vmcp.dev (kind MCPGroup) in the version v1alpha1")
+                && message.contains("helm install vmcp-crds"),
+            "{message}"
+        );
+        let message = refusal_message::<PodDisruptionBudget>(&failure(404)).unwrap();
+        assert!(
+            message.contains("poddisruptionbudgets.policy") && !message.contains("helm"),
+            "{message}"
+        );
+        for code in [410, 429, 500, 503] {
+            assert_eq!(refusal_message::<MCPGroup>(&failure(code)), None, "{code}");
+        }
+    }
 }

@@ -83,11 +83,13 @@ pub mod condition_type {
     pub const HTTP_ROUTE_READY: &str = "HTTPRouteReady";
     /// The ServiceMonitor of `spec.serviceMonitor` exists. Absent without `spec.serviceMonitor`.
     pub const SERVICE_MONITOR_READY: &str = "ServiceMonitorReady";
+    /// An autoscaler of another owner scales the Deployment, so `spec.replicas` is ignored. Absent otherwise.
+    pub const REPLICAS_IGNORED: &str = "ReplicasIgnored";
     /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
 
     /// All types. A condition of another type belongs to another writer.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 14] = [
         READY,
         RECONCILING,
         STALLED,
@@ -100,6 +102,7 @@ pub mod condition_type {
         SESSION_STORAGE_READY,
         HTTP_ROUTE_READY,
         SERVICE_MONITOR_READY,
+        REPLICAS_IGNORED,
         SESSION_STORAGE_WARNING,
     ];
 }

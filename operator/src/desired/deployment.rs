@@ -48,12 +48,12 @@ const USER_ID: i64 = 65532;
 /// Number of old ReplicaSets to keep for rollbacks. Each also keeps its start-up ConfigMap.
 const REVISION_HISTORY_LIMIT: i32 = 2;
 
-/// The Deployment. Without `spec.replicas` it does not set the replica count, which then belongs to an autoscaler or a user.
+/// The Deployment. Without `spec.replicas`, or if that is ignored, it does not set the replica count, which then belongs to an autoscaler or a user.
 pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Deployment {
     Deployment {
         metadata: metadata(server, names::workload(server)),
         spec: DeploymentSpec {
-            replicas: server.spec.replicas,
+            replicas: server.spec.replicas.filter(|_| !inputs.ignores_replicas),
             revision_history_limit: Some(REVISION_HISTORY_LIMIT),
             selector: LabelSelector {
                 match_labels: Some(labels::selector(server)),

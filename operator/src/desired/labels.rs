@@ -29,6 +29,8 @@ pub const CONFIG_HASH: &str = "vmcp.dev/config";
 pub const SECRETS_MAC: &str = "vmcp.dev/secrets";
 /// Annotation of the pod template: a MAC of the Redis password, keyed with the session key.
 pub const PASSWORD_MAC: &str = "vmcp.dev/session-storage-password-mac";
+/// Annotation of a Deployment whose pods could not be created: the time at which the operator last made Kubernetes try again.
+pub const CREATION_RETRY: &str = "vmcp.dev/pod-creation-retry";
 /// Annotation of a virtual server: a new value asks for new session keys.
 pub const ROTATE_SESSION_KEYS: &str = "vmcp.dev/rotate-session-keys";
 /// Annotation of a virtual server: with the value `true`, it takes over the objects that a deleted virtual server of the same name has left.

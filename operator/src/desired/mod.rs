@@ -46,6 +46,8 @@ pub struct Inputs<'a> {
     pub secret_files: &'a [SecretFile],
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
+    /// Whether an autoscaler scales the Deployment instead of `spec.replicas`.
+    pub ignores_replicas: bool,
 }
 
 /// The objects that a virtual server owns, except the Secret with the session keys, which is created only once.

@@ -4,11 +4,14 @@
 
 use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value as Json;
 use vmcp_crds::config::REDIS_PASSWORD_ENV;
 use vmcp_crds::v1alpha1::PodTemplate;
+use vmcp_crds::v1alpha1::field_rules::object_name;
 
 use super::deployment::{CONTAINER, ETC_DIR, VOLUMES};
+use crate::policy::is_label_text;
 
 /// Parses the template and checks its fields.
 ///
@@ -100,23 +103,7 @@ type Refusal = (String, &'static str);
 
 fn check(template: &PodTemplateSpec) -> Result<(), Refusal> {
     if let Some(metadata) = &template.metadata {
-        let keys = |map: &Option<std::collections::BTreeMap<String, String>>| -> Vec<String> {
-            map.iter().flat_map(|map| map.keys().cloned()).collect()
-        };
-        for (kind, keys) in [
-            ("labels", keys(&metadata.labels)),
-            ("annotations", keys(&metadata.annotations)),
-        ] {
-            let own = keys
-                .iter()
-                .find(|key| key.starts_with("app.kubernetes.io/") || key.starts_with("vmcp.dev/"));
-            if let Some(key) = own {
-                return Err((
-                    format!("metadata.{kind}[{key}]"),
-                    "the operator sets app.kubernetes.io/* and vmcp.dev/* itself",
-                ));
-            }
-        }
+        check_metadata(metadata)?;
     }
     let Some(spec) = &template.spec else { return Ok(()) };
     check_pod(spec)?;
@@ -127,6 +114,37 @@ fn check(template: &PodTemplateSpec) -> Result<(), Refusal> {
         check_container(kind, container)?;
     }
     Ok(())
+}
+
+/// Checks labels and annotations as the API server does. Its own message would name a field of the Deployment.
+fn check_metadata(metadata: &ObjectMeta) -> Result<(), Refusal> {
+    let labels = metadata.labels.iter().flatten().map(|label| ("labels", label));
+    let annotations = metadata.annotations.iter().flatten();
+    let annotations = annotations.map(|annotation| ("annotations", annotation));
+    for (kind, (key, value)) in labels.chain(annotations) {
+        let why = if key.starts_with("app.kubernetes.io/") || key.starts_with("vmcp.dev/") {
+            "the operator sets app.kubernetes.io/* and vmcp.dev/* itself"
+        } else if !is_qualified_name(key, kind == "annotations") {
+            "the key must be a name such as team or example.com/team, with at most 63 characters after the slash"
+        } else if kind == "labels" && !value.is_empty() && !is_label_text(value) {
+            "the value of a label has at most 63 letters, digits, dots, dashes and underscores, and begins and ends with a letter or digit"
+        } else {
+            continue;
+        };
+        return Err((format!("metadata.{kind}[{key}]"), why));
+    }
+    Ok(())
+}
+
+/// Whether `key` can be the key of a label, or of an annotation, whose prefix may have upper-case letters.
+fn is_qualified_name(key: &str, is_annotation: bool) -> bool {
+    match key.split_once('/') {
+        Some((prefix, name)) if is_annotation => {
+            object_name(&prefix.to_ascii_lowercase()).is_ok() && is_label_text(name)
+        }
+        Some((prefix, name)) => object_name(prefix).is_ok() && is_label_text(name),
+        None => is_label_text(key),
+    }
 }
 
 fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
@@ -431,6 +449,22 @@ mod tests {
             (
                 json!({"metadata": {"labels": {"app.kubernetes.io/name": "x"}}}),
                 "metadata.labels[app.kubernetes.io/name]",
+            ),
+            (
+                json!({"metadata": {"annotations": {"vmcp.dev/secrets": "x"}}}),
+                "metadata.annotations[vmcp.dev/secrets]",
+            ),
+            (
+                json!({"metadata": {"annotations": {"a b": "x"}}}),
+                "metadata.annotations[a b]",
+            ),
+            (
+                json!({"metadata": {"annotations": {"Example.com/a": "any text"}, "labels": {"Example.com/a": "x"}}}),
+                "metadata.labels[Example.com/a]",
+            ),
+            (
+                json!({"metadata": {"labels": {"team": "a b"}}}),
+                "metadata.labels[team]",
             ),
             (
                 gateway(json!({"ports": [{"containerPort": 1, "hostPort": 1}]})),

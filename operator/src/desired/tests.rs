@@ -74,6 +74,7 @@ fn inputs(files: &ConfigFiles) -> Inputs<'_> {
         password_mac: None,
         secret_files: &[],
         expected_replicas: 1,
+        ignores_replicas: false,
     }
 }
 
@@ -88,6 +89,7 @@ fn rendered_with(spec: &Json, expected_replicas: i32, secret_files: &[SecretFile
         password_mac: Some("a-mac"),
         secret_files,
         expected_replicas,
+        ignores_replicas: false,
         ..inputs(&files)
     };
     children(&server, &inputs)

@@ -12,7 +12,7 @@ use crate::apply::apply;
 use crate::desired::{Children, labels, names};
 use crate::error::Error;
 use crate::server_state::ServerState;
-use crate::{owner, prune, replica_handover};
+use crate::{events, owner, prune, replica_handover, undone_changes};
 
 impl Reconciler<'_> {
     pub(super) async fn apply_children(
@@ -61,7 +61,8 @@ impl Reconciler<'_> {
             }
         }
         if let Some(live) = self.deployment(state)
-            && let Some(count) = replica_handover::replicas_to_hand_over(self.server.spec.replicas, &live)
+            && let Some(count) =
+                replica_handover::replicas_to_hand_over(children.deployment.spec.replicas, &live)
         {
             replica_handover::hand_over(&self.context.client, &live, count).await?;
         }
@@ -84,30 +85,64 @@ impl Reconciler<'_> {
     where
         K: NamespacedObject + Serialize + 'static,
     {
+        let child = self.marked(child);
+        // A child that is not known would be applied in every reconcile.
+        if self.context.stores.health.refusal::<K>().is_some() && state.applied.has_intent(&child) {
+            return Ok(None);
+        }
+        let live = store.get(&ObjectRef::from_obj(&child));
+        if self.yields_to_other_installation(state, live.as_deref()) {
+            return Ok(None);
+        }
+        self.write_child(state, &child, live.as_deref()).await
+    }
+
+    /// `child` with the mark of this installation.
+    pub(super) fn marked<K: NamespacedObject>(&self, child: &K) -> K {
         let mut child = child.clone();
         let annotations = child.meta_mut().annotations.get_or_insert_default();
         annotations.insert(labels::INSTALLATION.to_owned(), self.context.installation.clone());
-        let child = &child;
-        // A child that is not known would be applied in every reconcile.
-        if self.context.stores.health.refusal::<K>().is_some() && state.applied.has_intent(child) {
-            return Ok(None);
-        }
-        let live = store.get(&ObjectRef::from_obj(child));
-        let mark = live
-            .as_ref()
-            .and_then(|live| live.annotations().get(labels::INSTALLATION));
-        if let (Some(live), Some(mark)) = (&live, mark)
+        child
+    }
+
+    /// Whether this installation leaves the children to another one, after a look at the mark of `live`.
+    pub(super) fn yields_to_other_installation<K>(&self, state: &mut ServerState, live: Option<&K>) -> bool
+    where
+        K: NamespacedObject + Serialize,
+    {
+        if let Some(live) = live
+            && let Some(mark) = live.annotations().get(labels::INSTALLATION)
             && *mark != self.context.installation
-            && state.applied.is_overwritten(&**live)
+            && state.applied.is_overwritten(live)
         {
             state.installation_conflict.record(mark);
         }
-        if state.installation_conflict.yields() {
-            return Ok(None);
-        }
-        let applied = apply(&self.context.client, &mut state.applied, child, live.as_deref()).await?;
-        if applied.is_some() {
+        state.installation_conflict.yields()
+    }
+
+    /// Applies a marked child, unless it is unchanged since the last apply. An Event reports a change of another client that this undoes.
+    pub(super) async fn write_child<K>(
+        &self,
+        state: &mut ServerState,
+        child: &K,
+        live: Option<&K>,
+    ) -> Result<Option<K>, Error>
+    where
+        K: NamespacedObject + Serialize,
+    {
+        let is_other = |mark: &String| *mark != self.context.installation;
+        let edited = live.filter(|live| {
+            !live.annotations().get(labels::INSTALLATION).is_some_and(is_other)
+                && state.applied.has_intent(child)
+                && state.applied.is_overwritten(*live)
+        });
+        let applied = apply(&self.context.client, &mut state.applied, child, live).await?;
+        if let Some(applied) = &applied {
             self.context.metrics.record_apply(&K::kind(&()));
+            if let Some(change) = edited.and_then(|edited| undone_changes::describe(child, edited, applied)) {
+                self.publish_event(&events::change_undone(&change, applied.object_ref(&())))
+                    .await;
+            }
         }
         Ok(applied)
     }

@@ -1,6 +1,7 @@
 //! The reconcile of one virtual server: resolve, render, apply, observe, write the status.
 
 mod children;
+mod creation_retry;
 mod observed;
 mod optional_children;
 mod pods;
@@ -46,8 +47,9 @@ pub use optional_children::OptionalChild;
 const REQUEUE_PENDING: Duration = Duration::from_millis(500);
 /// Requeue delay while a backend fails, while pods start, or while the server waits for something that no watch reports.
 const REQUEUE_DEGRADED: Duration = Duration::from_secs(5);
-/// Requeue delay in the steady state. No watch reports a change of a backend's state, so pods are polled.
-const REQUEUE_STEADY: Duration = Duration::from_secs(30);
+/// Requeue delay in the steady state. No watch reports a change of a backend's state, or that Redis or a node has failed, so pods are polled. What they
+/// report is in the status within 30 seconds.
+const REQUEUE_STEADY: Duration = Duration::from_secs(20);
 
 /// Finalizers that the garbage collector removes by itself.
 const GARBAGE_COLLECTOR_FINALIZERS: [&str; 2] = ["foregroundDeletion", "orphan"];
@@ -156,7 +158,16 @@ impl Reconciler<'_> {
         };
         match findings.error {
             Some(error) if !error.is_not_owned() => Err(error),
-            _ => Ok(Action::requeue(requeue_delay(&status, findings.nudges_exhausted))),
+            _ => {
+                let delay = requeue_delay(&status, findings.nudges_exhausted);
+                // A second failure of such a child is reported.
+                let has_failed_once = state.optional_failures.values().any(|count| *count == 1);
+                Ok(Action::requeue(if has_failed_once {
+                    delay.min(REQUEUE_DEGRADED)
+                } else {
+                    delay
+                }))
+            }
         }
     }
 
@@ -222,12 +233,14 @@ impl Reconciler<'_> {
             password_mac: password_mac.map(|mac| mac.or_live(live_mac())),
             secret_files: &secrets.files,
             expected_replicas: self.expected_replicas(state),
+            ignores_replicas: self.overriding_autoscaler(state).is_some(),
         };
         let children = desired::children(self.server, &inputs);
         state.installation_conflict.begin_reconcile();
         if !state.installation_conflict.yields() {
             let optional = (&mut findings.http_route, &mut findings.service_monitor);
             self.write_children(state, &children, optional).await?;
+            self.retry_pod_creation(state).await?;
         }
         // A pod that has not loaded rotated keys yet still knows the previous one.
         let keys = std::iter::once(&secrets.keys.current).chain(&secrets.keys.previous);
@@ -261,14 +274,12 @@ impl Reconciler<'_> {
             has_condition(condition_type::HTTP_ROUTE_READY),
             has_condition(condition_type::SERVICE_MONITOR_READY),
         );
-        *http_route = Some(
-            self.reconcile_optional(state, children.http_route.as_ref(), had_route)
-                .await?,
-        );
-        *service_monitor = Some(
-            self.reconcile_optional(state, children.service_monitor.as_ref(), had_monitor)
-                .await?,
-        );
+        *http_route = self
+            .reconcile_optional(state, children.http_route.as_ref(), had_route)
+            .await;
+        *service_monitor = self
+            .reconcile_optional(state, children.service_monitor.as_ref(), had_monitor)
+            .await;
         self.remove_unused_configs(state, &children.hot).await
     }
 
@@ -358,6 +369,7 @@ impl Reconciler<'_> {
         let installation_conflict = state.installation_conflict.message(&self.context.installation);
         let no_config = String::new();
         let rejected_pod_template = self.rejected_pod_template();
+        let overriding_autoscaler = self.overriding_autoscaler(state);
         let observed = Observed {
             server: self.server,
             rejected_spec: findings
@@ -400,6 +412,7 @@ impl Reconciler<'_> {
             pods: &self.pods(state),
             gateways: &findings.gateways,
             expected_replicas: self.expected_replicas(state),
+            overriding_autoscaler: overriding_autoscaler.as_deref(),
         };
         let status = status::derive(&observed, &old, Timestamp::now());
         self.write_status(state, &old, &status).await?;

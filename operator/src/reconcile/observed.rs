@@ -9,8 +9,8 @@ use vmcp_crds::v1alpha1::{VirtualMCPServerStatus, condition_type};
 
 use super::Reconciler;
 use crate::desired::{labels, names};
-use crate::mappers;
 use crate::server_state::{ServerState, is_later};
+use crate::{mappers, owner};
 
 impl Reconciler<'_> {
     /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
@@ -59,6 +59,24 @@ impl Reconciler<'_> {
         });
         let maximums = autoscalers.iter().map(|autoscaler| autoscaler.spec.max_replicas);
         maximums.max().unwrap_or(0).max(current)
+    }
+
+    /// The name of an autoscaler of another owner that scales the Deployment instead of `spec.replicas`: each would undo the count of the other.
+    /// An autoscaler neither leaves nor changes a count of zero, so `spec.replicas` is used to reach it and to leave it.
+    pub(super) fn overriding_autoscaler(&self, state: &ServerState) -> Option<String> {
+        let current = self.deployment(state)?.spec.replicas;
+        if [current, self.server.spec.replicas]
+            .iter()
+            .any(|count| count.unwrap_or(0) == 0)
+        {
+            return None;
+        }
+        let autoscalers = self.context.stores.autoscalers.state_filter(|autoscaler| {
+            autoscaler.metadata.namespace.as_deref() == Some(&self.namespace)
+                && mappers::scales_deployment(autoscaler, self.server)
+                && !owner::is_controlled_by(autoscaler, self.server)
+        });
+        autoscalers.iter().map(|autoscaler| autoscaler.name_any()).min()
     }
 
     /// The objects in a store that have this server's instance label.

@@ -1,10 +1,13 @@
 //! Assesses whether a virtual server is ready, and if not, what it is waiting for.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use vmcp_crds::v1alpha1::ObservedBackend;
 
 use super::rollout::{NO_PROGRESS, is_deadline_exceeded, rollout};
-use super::{ApplyFailure, Observed, SecretsState, backends, gateway_conditions};
+use super::{ApplyFailure, Observed, SecretsState, backends, gateway_conditions, remedy};
 use crate::backoff;
 use crate::desired::ConfigFiles;
 use crate::status_client::GatewayPod;
@@ -65,7 +68,11 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
         };
     }
     match observed.apply_failure {
-        Some(ApplyFailure::Refused(message)) => return waiting("ApplyRefused", with_retry(message)),
+        Some(ApplyFailure::Refused(message)) => {
+            let remedy = remedy::for_refused_object(message);
+            let message = remedy.map_or_else(|| message.to_owned(), |remedy| format!("{message}; {remedy}"));
+            return waiting("ApplyRefused", with_retry(&message));
+        }
         Some(ApplyFailure::Failed(message)) => return waiting("ApplyFailed", with_retry(message)),
         Some(ApplyFailure::NotOwned { message, stalled }) => {
             return Assessment {
@@ -85,7 +92,7 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
     let unready = || gateway_conditions::store_of_unready_pod(observed);
     store_outage(observed, deployment)
         .or_else(|| rollout(deployment, observed.replica_sets, observed.pods, unready))
-        .or_else(|| config_rollout(observed.gateways, files))
+        .or_else(|| config_rollout(observed.gateways, observed.pods, files))
         .unwrap_or_else(|| Assessment {
             phase: Phase::Serving,
             reason: "Serving",
@@ -114,7 +121,7 @@ fn serving_message(total: usize, observed: &[ObservedBackend]) -> String {
 }
 
 /// The obstacle until all ready pods have loaded the rendered configuration.
-fn config_rollout(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<Assessment> {
+fn config_rollout(gateways: &[GatewayPod], pods: &[Arc<Pod>], files: &ConfigFiles) -> Option<Assessment> {
     if let Some(rejection) = config_rejection(gateways, files) {
         return Some(waiting("ConfigRefused", rejection));
     }
@@ -125,7 +132,11 @@ fn config_rollout(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<Assess
         match &gateway.status {
             Ok(status) if status.hot_config_hash == files.hot_hash => current += 1,
             Ok(_) => outdated.push(gateway.name.as_str()),
-            Err(problem) => unreachable.push(format!("{} {problem}", gateway.name)),
+            Err(problem) => {
+                let node = node_of(pods, &gateway.name);
+                let node = node.map_or_else(String::new, |node| format!(" on node {node}"));
+                unreachable.push(format!("{}{node} {problem}", gateway.name));
+            }
         }
     }
     if !unreachable.is_empty() {
@@ -146,6 +157,13 @@ fn config_rollout(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<Assess
     (current == 0).then(|| waiting("DeploymentProgressing", "no gateway pod is ready".to_owned()))
 }
 
+fn node_of<'a>(pods: &'a [Arc<Pod>], name: &str) -> Option<&'a str> {
+    let pod = pods
+        .iter()
+        .find(|pod| pod.metadata.name.as_deref() == Some(name))?;
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
 /// The message of the first pod that has rejected the rendered hot configuration.
 pub(super) fn config_rejection(gateways: &[GatewayPod], files: &ConfigFiles) -> Option<String> {
     gateways.iter().find_map(|gateway| {
@@ -157,7 +175,7 @@ pub(super) fn config_rejection(gateways: &[GatewayPod], files: &ConfigFiles) -> 
 }
 
 /// Adds when the next attempt is. The bound instead of the time of the attempt, because each new time would be a write.
-fn with_retry(message: &str) -> String {
+pub(super) fn with_retry(message: &str) -> String {
     let seconds = backoff::MAX_DELAY.as_secs();
     format!("{message}; the operator tries again within {seconds} seconds")
 }

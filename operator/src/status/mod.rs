@@ -3,6 +3,7 @@
 mod backends;
 mod gateway_conditions;
 mod optional;
+mod remedy;
 mod rollout;
 
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 use crate::reconcile::OptionalChild;
 use crate::status_client::GatewayPod;
 use assessment::{Assessment, Phase};
+
+pub(crate) use rollout::creation_failure;
 
 /// Everything that the status is derived from.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +61,8 @@ pub struct Observed<'a> {
     pub gateways: &'a [GatewayPod],
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
+    /// The autoscaler because of which `spec.replicas` is ignored.
+    pub overriding_autoscaler: Option<&'a str>,
 }
 
 /// State of the Secrets that the virtual server needs.
@@ -120,6 +125,7 @@ pub fn derive(
         polled.and_then(|_| gateway_conditions::session_storage_ready(observed)),
         optional::http_route(observed),
         optional::service_monitor(observed),
+        replicas_ignored(observed),
         Some(session_storage(observed)),
     ]
     .into_iter()
@@ -306,6 +312,20 @@ fn pod_template(observed: &Observed<'_>) -> Option<ConditionUpdate> {
         status: Some(status),
         reason,
         message: message.to_owned(),
+    })
+}
+
+fn replicas_ignored(observed: &Observed<'_>) -> Option<ConditionUpdate> {
+    let autoscaler = observed.overriding_autoscaler?;
+    let deployment = names::workload(observed.server);
+    Some(ConditionUpdate {
+        type_: condition_type::REPLICAS_IGNORED,
+        status: Some(true),
+        reason: "AutoscalerTargetsDeployment",
+        message: format!(
+            "HorizontalPodAutoscaler {autoscaler} scales Deployment {deployment}, so spec.replicas is ignored: remove spec.replicas, or let the \
+             autoscaler target the VirtualMCPServer"
+        ),
     })
 }
 

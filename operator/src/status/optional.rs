@@ -6,6 +6,7 @@ use vmcp_crds::v1alpha1::condition_type;
 use vmcp_crds::v1alpha1::field_rules::one_line;
 
 use super::Observed;
+use super::assessment::with_retry;
 use crate::optional_kinds::{HTTPRoute, RouteCondition, RouteParentStatus};
 use crate::reconcile::OptionalChild;
 
@@ -24,7 +25,7 @@ pub(super) fn http_route(observed: &Observed<'_>) -> Option<ConditionUpdate> {
     let (status, reason, message) = match observed.http_route? {
         OptionalChild::NotWanted => return None,
         OptionalChild::KindMissing => (Some(false), "GatewayAPIMissing", GATEWAY_API_MISSING.to_owned()),
-        OptionalChild::Refused(reason, message) => (Some(false), *reason, message.clone()),
+        OptionalChild::Failed(reason, message) => (Some(false), *reason, failure(reason, message)),
         OptionalChild::Applied(route) => acceptance(route),
     };
     Some(ConditionUpdate {
@@ -33,6 +34,15 @@ pub(super) fn http_route(observed: &Observed<'_>) -> Option<ConditionUpdate> {
         reason,
         message,
     })
+}
+
+/// The message about a child that could not be applied or deleted.
+fn failure(reason: &str, message: &str) -> String {
+    if reason == "ChildNotOwned" {
+        message.to_owned()
+    } else {
+        with_retry(message)
+    }
 }
 
 /// What the controllers of the Gateways say about the route. What they said about an earlier generation of it does not count.
@@ -74,7 +84,7 @@ pub(super) fn service_monitor(observed: &Observed<'_>) -> Option<ConditionUpdate
             "PrometheusOperatorMissing",
             PROMETHEUS_OPERATOR_MISSING.to_owned(),
         ),
-        OptionalChild::Refused(reason, message) => (false, *reason, message.clone()),
+        OptionalChild::Failed(reason, message) => (false, *reason, failure(reason, message)),
         OptionalChild::Applied(_) => (true, "Applied", "the ServiceMonitor exists".to_owned()),
     };
     Some(ConditionUpdate {

@@ -61,10 +61,16 @@ fn route_is_ready_when_every_gateway_accepts() {
             "install the Gateway API",
         ),
         (
-            OptionalChild::Refused("ChildNotOwned", "theirs".to_owned()),
+            OptionalChild::Failed("ChildNotOwned", "theirs".to_owned()),
             "False",
             "ChildNotOwned",
             "theirs",
+        ),
+        (
+            OptionalChild::Failed("ApplyFailed", "it is down".to_owned()),
+            "False",
+            "ApplyFailed",
+            "it is down; the operator tries again within 30 seconds",
         ),
     ] {
         let mut fixture = Fixture::ready();

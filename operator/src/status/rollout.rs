@@ -1,16 +1,20 @@
 //! What keeps the Deployment of the gateway pods from completing its rollout, as `Ready` reports it.
 
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use kube::ResourceExt;
 use vmcp_crds::v1alpha1::field_rules::one_line;
 
 use super::assessment::{Assessment, Phase, count, stalled, waiting};
+use super::remedy;
+use crate::backoff;
 
 /// Maximum number of characters of another controller's message that is repeated.
 const MAX_MESSAGE_CHARS: usize = 500;
 /// The start of a message about a rollout whose deadline has passed. Ten minutes are the default, which the operator leaves as it is.
 pub(super) const NO_PROGRESS: &str = "no progress for ten minutes";
+/// What the kubelet puts before the words of a failed attempt to pull an image.
+const PULL_FAILURE: &str = "ErrImagePull: ";
 /// Reasons for which every container waits at first.
 const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
@@ -86,18 +90,27 @@ pub(super) fn is_deadline_exceeded(deployment: &Deployment) -> bool {
 /// A ReplicaSet that cannot create pods, for example because of a quota, a LimitRange or an admission policy.
 fn pod_creation_failure<S: AsRef<ReplicaSet>>(replica_sets: &[S]) -> Option<Assessment> {
     replica_sets.iter().map(AsRef::as_ref).find_map(|set| {
-        let conditions = set.status.as_ref()?.conditions.as_ref()?;
-        let failure = conditions
-            .iter()
-            .find(|condition| condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True"))?;
+        let failure = creation_failure(set)?;
         let (name, reason) = (set.name_any(), failure.reason.as_deref().unwrap_or("unknown reason"));
         let detail = failure.message.as_deref().unwrap_or_default();
+        let seconds = backoff::MAX_DELAY.as_secs();
         let message = format!(
-            "ReplicaSet {name} cannot create pods ({reason}): {}; look at `kubectl describe replicaset {name}`",
+            "ReplicaSet {name} cannot create pods ({reason}): {}{}; Kubernetes tries again within {seconds} seconds; look at \
+             `kubectl describe replicaset {name}`",
             one_line(detail, MAX_MESSAGE_CHARS),
+            as_clause(remedy::for_pod_creation(detail)),
         );
         Some(waiting("PodCreationFailed", message))
     })
+}
+
+/// The condition of a ReplicaSet that cannot create or delete pods.
+pub(crate) fn creation_failure(set: &ReplicaSet) -> Option<&ReplicaSetCondition> {
+    let conditions = set.status.as_ref()?.conditions.as_ref()?;
+    let is_failure = |condition: &&ReplicaSetCondition| {
+        condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
+    };
+    conditions.iter().find(is_failure)
 }
 
 /// The first pod that cannot start, or that has ended.
@@ -130,6 +143,11 @@ fn pod_problem(pod: &Pod) -> Option<String> {
         let words = reason_and_message(condition.reason.as_deref(), condition.message.as_deref());
         return Some(format!("no node for it{words}; {describe}"));
     }
+    if let Some(node) = silent_node(pod) {
+        return Some(format!(
+            "its node {node} does not report any more; look at `kubectl describe node {node}`"
+        ));
+    }
     let init = status.init_container_statuses.iter().flatten();
     let main = status.container_statuses.iter().flatten();
     init.map(|container| (container, true))
@@ -149,6 +167,23 @@ fn pod_problem(pod: &Pod) -> Option<String> {
         })
 }
 
+/// The node of the pod, if it has stopped reporting. The node controller then sets the condition `Ready` of the pod and leaves what its kubelet has
+/// said of its containers.
+fn silent_node(pod: &Pod) -> Option<&str> {
+    let spec = pod.spec.as_ref()?;
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let is = |type_: &str, status: &str| {
+        let mut found = conditions.iter().filter(|condition| condition.type_ == type_);
+        found.any(|condition| condition.status == status)
+    };
+    let has_gates = spec
+        .readiness_gates
+        .as_ref()
+        .is_some_and(|gates| !gates.is_empty());
+    let is_silent = !has_gates && is("ContainersReady", "True") && is("Ready", "False");
+    spec.node_name.as_deref().filter(|_| is_silent)
+}
+
 /// Why a container cannot start or has ended. The text does not change while the kubelet restarts the container again and again, because each
 /// new text is a write of the status.
 fn container_problem(container: &ContainerStatus, is_init: bool) -> Option<String> {
@@ -166,11 +201,21 @@ fn container_problem(container: &ContainerStatus, is_init: bool) -> Option<Strin
     if STARTING_REASONS.contains(&reason) {
         return None;
     }
-    let message = waiting?.message.as_deref().unwrap_or_default();
-    Some(match one_line(message, MAX_MESSAGE_CHARS) {
-        message if message.is_empty() => reason.to_owned(),
-        message => format!("{reason}: {message}"),
-    })
+    let words = waiting?.message.as_deref().unwrap_or_default();
+    // Between two attempts, the kubelet puts a prefix before the words of the last one.
+    let words = match words.split_once(PULL_FAILURE) {
+        Some((_, cause)) if reason == "ImagePullBackOff" => format!("{PULL_FAILURE}{cause}"),
+        _ if words.is_empty() => reason.to_owned(),
+        _ => format!("{reason}: {words}"),
+    };
+    let is_pull = ["ErrImagePull", "ImagePullBackOff"].contains(&reason);
+    let remedy = as_clause(remedy::for_image_pull(&words).filter(|_| is_pull));
+    Some(format!("{}{remedy}", one_line(&words, MAX_MESSAGE_CHARS)))
+}
+
+/// `remedy` as a clause after another.
+fn as_clause(remedy: Option<&str>) -> String {
+    remedy.map_or_else(String::new, |remedy| format!("; {remedy}"))
 }
 
 /// How the container ended, now or before its last restart.

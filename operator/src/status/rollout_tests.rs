@@ -67,6 +67,31 @@ fn pod_that_waits_is_reported_with_kubelet_words() {
     assert_eq!(assess_pods(&pods[..1]).0, "DeploymentProgressing");
 }
 
+// The message is the same during an attempt and between two attempts. It names the field with credentials if the registry asks for them.
+#[test]
+fn refused_image_pull_leads_to_pull_secrets() {
+    let denied = "failed to pull image: pull access denied";
+    let phases = [
+        json!({"state": {"waiting": {"reason": "ErrImagePull", "message": denied}}}),
+        json!({"state": {"waiting": {
+            "reason": "ImagePullBackOff",
+            "message": format!("Back-off pulling image \"x\": ErrImagePull: {denied}"),
+        }}}),
+    ];
+    for states in &phases {
+        let (reason, message) = assess_pods(&[pod_with_container("a", states)]);
+        assert_eq!(reason, "PodNotRunning");
+        assert_eq!(
+            message,
+            "pod a: container gateway: ErrImagePull: failed to pull image: pull access denied; if the registry needs credentials, \
+             name their Secret in spec.imagePullSecrets; look at `kubectl describe pod a`"
+        );
+    }
+    let denied = json!({"state": {"waiting": {"reason": "CreateContainerError", "message": denied}}});
+    let (_, message) = assess_pods(&[pod_with_container("a", &denied)]);
+    assert!(!message.contains("imagePullSecrets"), "{message}");
+}
+
 // The message is the same in every phase of a crash loop.
 #[test]
 fn crash_loop_is_reported_with_exit_code() {
@@ -110,6 +135,29 @@ fn unschedulable_and_evicted_pods_are_reported() {
     );
 }
 
+// The node controller changes only the condition `Ready` of the pods of a node that is lost. With a readiness gate, `Ready` has another meaning.
+#[test]
+fn pod_on_lost_node_is_reported_with_node() {
+    let lost = |gates: &Json| -> Box<Pod> {
+        let spec = json!({"nodeName": "node2", "containers": [], "readinessGates": gates});
+        let status = json!({"phase": "Running", "conditions": [
+            {"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"},
+        ]});
+        Box::new(
+            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": spec, "status": status}))
+                .unwrap(),
+        )
+    };
+    let (reason, message) = assess_pods(&[lost(&json!([]))]);
+    assert_eq!(reason, "PodNotRunning");
+    assert_eq!(
+        message,
+        "pod a: its node node2 does not report any more; look at `kubectl describe node node2`"
+    );
+    let (reason, _) = assess_pods(&[lost(&json!([{"conditionType": "example.com/a"}]))]);
+    assert_eq!(reason, "DeploymentProgressing");
+}
+
 #[test]
 fn pods_that_cannot_be_created_are_reported() {
     let set: ReplicaSet = serde_json::from_value(json!({
@@ -123,7 +171,8 @@ fn pods_that_cannot_be_created_are_reported() {
     assert_eq!((found.phase, found.reason), (Phase::Waiting, "PodCreationFailed"));
     assert_eq!(
         found.message,
-        "ReplicaSet vmcp-x-1 cannot create pods (FailedCreate): exceeded quota; look at `kubectl describe replicaset vmcp-x-1`"
+        "ReplicaSet vmcp-x-1 cannot create pods (FailedCreate): exceeded quota; Kubernetes tries again within 30 seconds; \
+         look at `kubectl describe replicaset vmcp-x-1`"
     );
 }
 

@@ -119,6 +119,7 @@ impl Fixture {
             http_route: self.http_route.as_ref(),
             service_monitor: self.service_monitor.as_ref(),
             expected_replicas: self.expected_replicas,
+            overriding_autoscaler: None,
         };
         derive(&observed, &self.old, Timestamp::UNIX_EPOCH)
     }

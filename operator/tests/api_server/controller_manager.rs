@@ -1,7 +1,9 @@
 //! The operator with the real built-in controllers, which create ReplicaSets and pods. No node runs the pods.
 
+use std::time::{Duration, Instant};
+
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{LimitRange, Pod};
+use k8s_openapi::api::core::v1::{LimitRange, Pod, ResourceQuota};
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
 use kube::api::{DeleteParams, ListParams};
@@ -15,6 +17,9 @@ use vmcp_operator::desired::labels;
 use crate::fake_gateway::FakeGateway;
 use crate::harness::{Harness, eventually};
 use crate::hot_config::rendered_hash;
+
+/// Time in which pods must be created after the cause of a failure is gone.
+const RECOVERY_TIME: Duration = Duration::from_secs(30);
 
 /// Waits for a pod whose controller's name begins with `owner`.
 async fn pod_of(harness: &Harness, owner: &str) -> Pod {
@@ -116,13 +121,15 @@ async fn rollout_that_cannot_continue_says_why() {
     let message = ready_message(&harness).await;
     assert!(
         message.contains("maximum memory usage per Container is 1Mi")
+            && message.contains("spec.resources sets")
             && message.contains("`kubectl describe replicaset vmcp-x-"),
         "{message}"
     );
     let ranges = harness.api::<LimitRange>();
     ranges.delete("small", &DeleteParams::default()).await.unwrap();
-
+    let lifted = Instant::now();
     let pod = pod_of(&harness, "vmcp-x-").await.name_any();
+    assert!(lifted.elapsed() <= RECOVERY_TIME, "{:?}", lifted.elapsed());
     harness
         .apply_status(&json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod},
@@ -157,6 +164,52 @@ async fn rollout_that_cannot_continue_says_why() {
         .await;
     harness
         .wait_for_condition("Stalled", "True", "DeploymentPaused")
+        .await;
+    harness.stop_operator().await;
+    tokio::task::spawn_blocking(|| drop(server)).await.unwrap();
+}
+
+// A quota without pods is reported with its name. Pods are created soon after it is lifted, also when it held for so long that the controller of
+// ReplicaSets would wait for longer.
+#[requires(api_server)]
+#[tokio::test]
+async fn pods_are_created_soon_after_quota_is_lifted() {
+    let server = tokio::task::spawn_blocking(ApiServer::start_with_controllers)
+        .await
+        .unwrap()
+        .unwrap();
+    let mut harness = Harness::on(&server, "pod-quota").await;
+    harness
+        .apply(&json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-pods"}, "spec": {"hard": {"pods": "0"}},
+        }))
+        .await;
+    let is_enforced = |quota: &ResourceQuota| quota.status.as_ref()?.hard.as_ref().map(drop);
+    harness
+        .wait_for("the quota is enforced", "no-pods", is_enforced)
+        .await;
+    harness.start_operator().await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness
+        .wait_for_condition("Ready", "False", "PodCreationFailed")
+        .await;
+    let message = ready_message(&harness).await;
+    assert!(
+        message.contains("exceeded quota: no-pods")
+            && message.contains("Kubernetes tries again within 30 seconds")
+            && message.contains("`kubectl describe replicaset vmcp-x-"),
+        "{message}"
+    );
+    // The controller has tried after 41 seconds, and would try again after 82 seconds.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    let quotas = harness.api::<ResourceQuota>();
+    quotas.delete("no-pods", &DeleteParams::default()).await.unwrap();
+    let lifted = Instant::now();
+    pod_of(&harness, "vmcp-x-").await;
+    assert!(lifted.elapsed() <= RECOVERY_TIME, "{:?}", lifted.elapsed());
+    harness
+        .wait_for_condition("Ready", "False", "DeploymentProgressing")
         .await;
     harness.stop_operator().await;
     tokio::task::spawn_blocking(|| drop(server)).await.unwrap();

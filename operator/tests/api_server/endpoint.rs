@@ -18,7 +18,7 @@ use crate::harness::{Harness, OPERATOR, RULES, eventually};
 const NOTICE_TIME: Duration = Duration::from_secs(30);
 
 /// Waits until a condition of the virtual server `x` has this status and reason, and returns its message.
-async fn message_of(harness: &Harness, type_: &str, status: &str, reason: &str) -> String {
+pub(crate) async fn message_of(harness: &Harness, type_: &str, status: &str, reason: &str) -> String {
     let message = |server: &VirtualMCPServer| {
         let condition = find(&server.status.as_ref()?.conditions, type_)?;
         (condition.status == status && condition.reason == reason).then(|| condition.message.clone())
@@ -97,7 +97,7 @@ async fn tls_needs_secret_with_certificate() {
 }
 
 /// A definition of another project.
-fn definition(name: &str) -> Json {
+pub(crate) fn definition(name: &str) -> Json {
     let file = vmcp_cluster::definitions().unwrap().join(name);
     serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }

@@ -15,7 +15,7 @@ use crate::hot_config::rendered_hash;
 
 /// Creates a webhook that the API server must ask before it writes `resource` in the namespace, and that does not answer. Waits until `write`
 /// fails, because the API server asks a new webhook a moment later.
-async fn create_webhook<T>(
+pub(crate) async fn create_webhook<T>(
     harness: &Harness,
     group: &str,
     resource: &str,
@@ -34,7 +34,8 @@ async fn create_webhook<T>(
         }],
     });
     harness.apply_cluster(&webhook).await;
-    eventually("the webhook is asked", async || write().await.err()).await;
+    let asked = |error: &kube::Error| error.to_string().contains("down.example.com");
+    eventually("the webhook is asked", async || write().await.err().filter(asked)).await;
 }
 
 async fn remove_webhook(harness: &Harness) {
@@ -44,7 +45,7 @@ async fn remove_webhook(harness: &Harness) {
 }
 
 /// A request that changes nothing.
-fn dry_run() -> PatchParams {
+pub(crate) fn dry_run() -> PatchParams {
     PatchParams {
         dry_run: true,
         ..PatchParams::default()
@@ -52,7 +53,7 @@ fn dry_run() -> PatchParams {
 }
 
 /// Waits for a warning about the virtual server `x` with this reason, and returns its note.
-async fn warning(harness: &Harness, reason: &str) -> String {
+pub(crate) async fn warning(harness: &Harness, reason: &str) -> String {
     let events = harness.api::<Event>();
     eventually(&format!("a warning {reason} is published"), async || {
         let list = events.list(&ListParams::default()).await.unwrap();
@@ -65,7 +66,7 @@ async fn warning(harness: &Harness, reason: &str) -> String {
 }
 
 /// The message of a condition of the virtual server `x`.
-async fn message(harness: &Harness, type_: &str) -> String {
+pub(crate) async fn message(harness: &Harness, type_: &str) -> String {
     let server: VirtualMCPServer = harness.wait_for_object("x").await;
     let conditions = server.status.unwrap().conditions;
     find(&conditions, type_).unwrap().message.clone()

@@ -1,5 +1,6 @@
 //! A fake gateway: an admin port that reports the status that a test sets.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +32,16 @@ impl FakeGateway {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         // The process id separates concurrent test runs.
         let [.., third, fourth] = std::process::id().to_be_bytes();
-        let address = format!("127.{}.{}.{number}", third | 1, fourth);
+        let address = Ipv4Addr::new(127, third | 1, fourth, number);
+        Self::start_at(address.into(), number, token, hash).await
+    }
+
+    /// As [`Self::start`], with an address of IPv6. There is only one such loopback address, so only one test may use it.
+    pub(crate) async fn start_on_ipv6(token: &str, hash: &str) -> Self {
+        Self::start_at(Ipv6Addr::LOCALHOST.into(), 0, token, hash).await
+    }
+
+    async fn start_at(address: IpAddr, number: u8, token: &str, hash: &str) -> Self {
         let state = Arc::new(FakeState {
             requests: AtomicU32::new(0),
             token: format!("Bearer {token}"),
@@ -40,7 +50,7 @@ impl FakeGateway {
                 "sessionStore": {"provider": "memory", "available": true}, "tools": 0, "backends": [], "conflicts": [],
             })),
         });
-        let listener = TcpListener::bind(format!("{address}:9483")).await.unwrap();
+        let listener = TcpListener::bind((address, 9483)).await.unwrap();
         let router = Router::new()
             .route("/status", get(status))
             .with_state(state.clone());
@@ -48,7 +58,7 @@ impl FakeGateway {
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
             pod: format!("vmcp-x-{number}"),
-            address,
+            address: address.to_string(),
             state,
         }
     }

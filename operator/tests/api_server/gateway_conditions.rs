@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::Service;
 use serde_json::{Value as Json, json};
 use vmcp_crds::v1alpha1::{ObservedBreaker, ObservedHealth, VirtualMCPServer};
 use vmcp_external::requires;
 
+use crate::failing_writes::message;
 use crate::fake_gateway::FakeGateway;
 use crate::harness::Harness;
 use crate::hot_config::rendered_hash;
@@ -162,4 +164,29 @@ async fn stopped_rollout_quotes_the_refused_pod() {
     harness.wait_for_words("SessionStorageReady", &words).await;
     // The same words are not written again.
     harness.settle().await;
+}
+
+// The operator asks a pod with an address of IPv6, and quotes its URL with brackets while it does not answer as it should. The Service has an address of
+// each family that the cluster has.
+#[requires(api_server)]
+#[tokio::test]
+async fn pod_with_ipv6_address_reports_its_status() {
+    let harness = Harness::start("ipv6").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    let gateway =
+        FakeGateway::start_on_ipv6(&harness.status_token().await, &rendered_hash(&harness).await).await;
+    harness.roll_out(&[&gateway]).await;
+    harness.wait_for_condition("Ready", "True", "Serving").await;
+    assert!(gateway.request_count() > 0);
+    let service: Service = harness.wait_for_object("vmcp-x").await;
+    let policy = service.spec.unwrap().ip_family_policy;
+    assert_eq!(policy.as_deref(), Some("PreferDualStack"));
+
+    gateway.report("tools", json!("not a number"));
+    harness
+        .wait_for_condition("Ready", "False", "GatewayUnreachable")
+        .await;
+    let message = message(&harness, "Ready").await;
+    assert!(message.ends_with(" at http://[::1]:9483/status"), "{message}");
 }

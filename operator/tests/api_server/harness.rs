@@ -35,6 +35,8 @@ use crate::fake_gateway::FakeGateway;
 pub(crate) const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
 /// The rights that the chart gives the operator.
 pub(crate) const RULES: &str = include_str!("../../../charts/vmcp-operator/files/rules.yaml");
+/// The operator's kinds, in plural.
+pub(crate) const KINDS: [&str; 3] = ["virtualmcpservers", "mcpgroups", "mcpserverentries"];
 /// Time limit of every wait, also on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -79,6 +81,16 @@ impl Harness {
             .unwrap();
         let harness = Self::new(kubeconfig, name).await;
         ONCE.get_or_init(|| harness.install(server())).await;
+        harness.create_namespace().await;
+        harness
+    }
+
+    /// A namespace without an operator, on a separate API server that lacks the operator's kinds.
+    pub(crate) async fn without_kinds(server: &ApiServer, name: &str) -> Self {
+        let harness = Self::new(server.kubeconfig(), name).await;
+        harness
+            .apply_operator_role(&serde_yaml::from_str(RULES).unwrap())
+            .await;
         harness.create_namespace().await;
         harness
     }
@@ -188,12 +200,19 @@ impl Harness {
 
     /// Installs the CRDs, and a role with the permissions of the chart.
     async fn install(&self, server: &ApiServer) {
-        for (_, text) in vmcp_crds::v1alpha1::yaml().unwrap() {
-            self.apply_cluster(&serde_yaml::from_str(&text).unwrap()).await;
-        }
         self.apply_operator_role(&serde_yaml::from_str(RULES).unwrap())
             .await;
-        let kinds = ["virtualmcpservers", "mcpgroups", "mcpserverentries"];
+        self.install_kinds(server, &KINDS).await;
+    }
+
+    /// Installs the CRDs of these kinds, and waits until they are served.
+    pub(crate) async fn install_kinds(&self, server: &ApiServer, kinds: &[&str]) {
+        for (_, text) in vmcp_crds::v1alpha1::yaml().unwrap() {
+            let crd: Json = serde_yaml::from_str(&text).unwrap();
+            if kinds.iter().any(|kind| crd["spec"]["names"]["plural"] == *kind) {
+                self.apply_cluster(&crd).await;
+            }
+        }
         for kind in kinds {
             let crd = format!("crd/{kind}.vmcp.dev");
             server

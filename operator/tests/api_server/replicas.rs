@@ -1,9 +1,11 @@
 //! Ownership of the replica count.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
+use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 
@@ -145,6 +147,67 @@ async fn memory_with_replicas_or_autoscaler_gives_warning() {
     harness
         .wait_for_condition("SessionStorageWarning", "False", "SessionStorageConfigured")
         .await;
+}
+
+// An autoscaler on the Deployment and `spec.replicas` do not undo each other's count: the autoscaler decides, and a condition and an Event name it. It
+// neither leaves nor changes a count of zero, so `spec.replicas` does.
+#[requires(api_server)]
+#[tokio::test]
+async fn autoscaler_on_deployment_overrides_replicas() {
+    let harness = Harness::start("two-counts").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.wait_for("there are two", "vmcp-x", has(2)).await;
+    harness
+        .apply(&json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "theirs"},
+            "spec": {
+                "maxReplicas": 5,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "vmcp-x"},
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
+            },
+        }))
+        .await;
+    let ignored = || harness.wait_for_condition("ReplicasIgnored", "True", "AutoscalerTargetsDeployment");
+    ignored().await;
+    harness
+        .wait_for_event("Warning", "AutoscalerTargetsDeployment")
+        .await;
+    let server: VirtualMCPServer = harness.wait_for_object("x").await;
+    let conditions = server.status.unwrap().conditions;
+    let message = &find(&conditions, "ReplicasIgnored").unwrap().message;
+    assert!(
+        message.contains("HorizontalPodAutoscaler theirs scales Deployment vmcp-x"),
+        "{message}"
+    );
+    scale(&harness, 5).await;
+    harness.apply_server(json!({"replicas": 3})).await;
+    harness
+        .assert_stays(
+            "the count is the autoscaler's",
+            "vmcp-x",
+            |deployment: &Deployment| deployment.spec.replicas == Some(5),
+        )
+        .await;
+
+    harness.apply_server(json!({"replicas": 0})).await;
+    harness.wait_for("there are none", "vmcp-x", has(0)).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.wait_for("there are two again", "vmcp-x", has(2)).await;
+    ignored().await;
+
+    scale(&harness, 4).await;
+    harness
+        .api::<HorizontalPodAutoscaler>()
+        .delete("theirs", &DeleteParams::default())
+        .await
+        .unwrap();
+    harness.wait_for("the spec decides", "vmcp-x", has(2)).await;
+    let is_gone = |server: &VirtualMCPServer| {
+        let conditions = &server.status.as_ref()?.conditions;
+        find(conditions, "ReplicasIgnored").is_none().then_some(())
+    };
+    harness.wait_for("the condition is gone", "x", is_gone).await;
 }
 
 async fn scale(harness: &Harness, count: i32) {

@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
 use kube::ResourceExt as _;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
@@ -384,4 +384,47 @@ async fn rotation_moves_keys_and_second_is_refused() {
     harness
         .assert_stays("the keys are the same", "vmcp-x-session-keys", kept)
         .await;
+}
+
+// With a Redis password, the second rotation replaces the pods, because the key of the MAC in the pod template is gone. The first one does not.
+#[requires(api_server)]
+#[tokio::test]
+async fn second_rotation_with_redis_password_replaces_pods() {
+    let harness = Harness::start("rotations").await;
+    harness.apply_group(&["time"]).await;
+    password(&harness, "hunter2").await;
+    request_rotation(&harness, "first").await;
+    let mac = |deployment: &Deployment| {
+        let annotations = deployment.spec.template.metadata.as_ref()?.annotations.as_ref()?;
+        annotations.get(labels::PASSWORD_MAC).cloned()
+    };
+    let before = harness.wait_for("the template has the MAC", "vmcp-x", mac).await;
+    let answered = |request: &'static str| {
+        let is_answered = move |secret: &Secret| {
+            let answered = secret.annotations().get(labels::ROTATION).map(String::as_str);
+            (answered == Some(request)).then_some(())
+        };
+        harness.wait_for(request, "vmcp-x-session-keys", is_answered)
+    };
+    request_rotation(&harness, "second").await;
+    answered("second").await;
+    harness.settle().await;
+    let after: Deployment = harness.wait_for_object("vmcp-x").await;
+    assert_eq!(mac(&after).as_ref(), Some(&before), "no pod is replaced");
+
+    // As if the maximum lifetime of a session had passed.
+    let earlier = json!({"metadata": {"annotations": {labels::ROTATED_AT: "2020-01-01T00:00:00Z"}}});
+    harness
+        .api::<Secret>()
+        .patch(
+            "vmcp-x-session-keys",
+            &PatchParams::default(),
+            &Patch::Merge(&earlier),
+        )
+        .await
+        .unwrap();
+    request_rotation(&harness, "third").await;
+    answered("third").await;
+    let changed = |deployment: &Deployment| mac(deployment).filter(|now| *now != before);
+    harness.wait_for("the pods are replaced", "vmcp-x", changed).await;
 }

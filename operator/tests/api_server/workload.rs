@@ -191,6 +191,14 @@ async fn breaking_pod_template_is_rejected_with_field() {
             json!({"spec": {"nodeSelektor": {"a": "b"}}}),
             "spec.podTemplate.spec.nodeSelektor",
         ),
+        (
+            json!({"metadata": {"annotations": {"vmcp.dev/secrets": "x"}}}),
+            "spec.podTemplate.metadata.annotations[vmcp.dev/secrets]",
+        ),
+        (
+            json!({"metadata": {"annotations": {"not a name": "x"}}}),
+            "spec.podTemplate.metadata.annotations[not a name]",
+        ),
     ] {
         harness.apply_server(json!({"podTemplate": template})).await;
         harness
