@@ -174,8 +174,15 @@ fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -
     if servers.is_empty() {
         problems = check(&Timeouts::default(), &AggregationConfig::default());
     }
+    let mut checked: Vec<(&Timeouts, &AggregationConfig)> = Vec::new();
     for server in servers {
-        let found = check(&server.spec.operational.timeouts, &server.spec.hot.aggregation);
+        let settings = (&server.spec.operational.timeouts, &server.spec.hot.aggregation);
+        // Servers with the same settings leave out the same members, and the first one is named.
+        if checked.contains(&settings) {
+            continue;
+        }
+        checked.push(settings);
+        let found = check(settings.0, settings.1);
         for (problem, found) in problems.iter_mut().zip(found) {
             let name = server.name_any();
             let of_server = || found.map(|found| format!("left out by VirtualMCPServer {name}: {found}"));

@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
 use crate::mappers::{self, Referrers};
+use crate::watch_backoff::WatchBackoff;
 use crate::watch_health::ScopeWatchHealth;
 
 /// The part of the cluster that one set of watches covers.
@@ -193,7 +194,7 @@ impl WatchBuilder<'_> {
         let invalid_objects = self.invalid_objects.clone();
         let changed = self.changed.clone();
         let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
-            .default_backoff()
+            .backoff(WatchBackoff::default())
             .filter_map(move |event| {
                 future::ready(match event {
                     Ok(event) => skip_invalid(event, &invalid_objects).map(Ok),
@@ -228,7 +229,7 @@ impl WatchBuilder<'_> {
         let (store, writer) = reflector::store();
         let events = watcher(self.api::<K>(), config)
             .modify(shrink)
-            .default_backoff()
+            .backoff(WatchBackoff::default())
             .inspect(self.recorder())
             .reflect(writer)
             .touched_objects()

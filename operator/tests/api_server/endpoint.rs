@@ -97,13 +97,13 @@ async fn tls_needs_secret_with_certificate() {
 }
 
 /// A definition of another project.
-fn definition(name: &str) -> Json {
+pub(crate) fn definition(name: &str) -> Json {
     let file = vmcp_cluster::definitions().unwrap().join(name);
     serde_yaml::from_str(&std::fs::read_to_string(file).unwrap()).unwrap()
 }
 
 /// A virtual server with a route and a ServiceMonitor.
-fn reachable() -> Json {
+pub(crate) fn reachable() -> Json {
     json!({
         "httpRoute": {
             "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https", "port": 443}],
