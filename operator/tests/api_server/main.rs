@@ -4,7 +4,7 @@
 //! | promise | module |
 //! | --- | --- |
 //! | nothing is written while nothing changes, and a change writes no more than it needs | `no_writes` |
-//! | the operator outlives a restart, conflicts, expired watches and throttling of the API server | `api_faults` |
+//! | the operator outlives a restart, conflicts, expired watches and throttling of the API server | `api_server_restart`, `api_faults` |
 //! | fields of other managers stay; the operator's own are repaired | `field_managers`, `children`, `foreign_objects` |
 //! | new definitions keep objects and pods | `definition_upgrade` |
 //! | each right is needed; a missing one is named | `rights`, `missing_rights`, `charts/namespace_scope` |
@@ -18,6 +18,7 @@
 
 mod admission;
 mod api_faults;
+mod api_server_restart;
 mod backend_secrets;
 mod bad_resources;
 mod children;
