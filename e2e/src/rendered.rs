@@ -36,6 +36,7 @@ pub fn start(
         default_image: "vmcp.dev/gateway:dev",
         password_mac: Some("mac"),
         secret_files: &secret_files,
+        has_fixed_user: true,
         expected_replicas: 1,
         ignores_replicas: false,
     };

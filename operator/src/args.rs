@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, Subcommand};
 use vmcp_crds::config::Duration;
 
+use crate::pod_user::PodUser;
 use crate::policy::{Policy, SecretLabel};
 use crate::telemetry::LogFormat;
 use crate::watch::Scope;
@@ -56,6 +57,19 @@ pub struct Args {
     /// use any Secret of the namespace. Secrets that the operator created itself do not need the label.
     #[arg(long, env = "VMCP_SECRET_LABEL", value_name = "LABEL")]
     pub secret_label: Option<SecretLabel>,
+
+    /// User id of gateway pods: auto, fixed (65532) or namespace (the cluster's choice)
+    ///
+    /// auto: in a namespace with the annotation openshift.io/sa.scc.uid-range, the pods name no user id and no group id, so that the cluster chooses
+    /// them from the range; elsewhere they are fixed. The operator needs the right to get namespaces for this.
+    #[arg(
+        long,
+        env = "VMCP_POD_USER",
+        value_enum,
+        default_value = "auto",
+        value_name = "USER"
+    )]
+    pub pod_user: PodUser,
 
     /// Listen address for /livez, /readyz and /metrics
     ///

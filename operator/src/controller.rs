@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::group_status::GroupStatusWriter;
 use crate::invalid_objects;
 use crate::metrics::Metrics;
+use crate::pod_user::{PodUser, PodUsers};
 use crate::policy::Policy;
 use crate::reconcile::{Context, reconcile};
 use crate::status_client::StatusClient;
@@ -37,6 +38,8 @@ pub struct ControllerOptions {
     pub default_image: String,
     /// The images and Secrets that specs may name.
     pub policy: Policy,
+    /// The user id of gateway pods.
+    pub pod_user: PodUser,
     /// The installation that this process belongs to: the namespace and the name of its Lease.
     pub installation: String,
     /// The name of this operator process, for Events.
@@ -86,6 +89,7 @@ async fn run_scope(
         status_client: StatusClient::default(),
         default_image: options.default_image.clone(),
         policy: options.policy.clone(),
+        pod_users: PodUsers::new(options.pod_user),
         installation: options.installation.clone(),
         server_states: Arc::default(),
         backoff: Arc::default(),

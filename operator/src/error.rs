@@ -69,6 +69,19 @@ impl Error {
         }
     }
 
+    /// Wraps an error of a request for an object without a namespace.
+    pub fn cluster_api<K: Resource<DynamicType = ()>>(
+        action: &'static str,
+        name: &str,
+        source: kube::Error,
+    ) -> Self {
+        Self::Api {
+            action,
+            object: format!("{} {name}", K::kind(&())),
+            source: Box::new(source),
+        }
+    }
+
     /// The error for an object that is being deleted.
     pub fn being_deleted<K: Resource<DynamicType = ()>>(namespace: &str, name: &str) -> Self {
         Self::BeingDeleted {
@@ -125,6 +138,12 @@ impl Error {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         matches!(self.code(), Some(404 | 409 | 410))
+    }
+
+    /// Whether the operator lacks a right for the request.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
     }
 
     /// Whether the API server does not know the kind or the object.

@@ -175,8 +175,17 @@ fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -
     if servers.is_empty() {
         problems = check(&Timeouts::default(), &AggregationConfig::default());
     }
+    let mut checked: Vec<((&Timeouts, &AggregationConfig), Vec<_>)> = Vec::new();
     for server in servers {
-        let found = check(&server.spec.operational.timeouts, &server.spec.hot.aggregation);
+        let settings = (&server.spec.operational.timeouts, &server.spec.hot.aggregation);
+        let found = match checked.iter().find(|(of, _)| *of == settings) {
+            Some((_, found)) => found.clone(),
+            None => {
+                let found = check(settings.0, settings.1);
+                checked.push((settings, found.clone()));
+                found
+            }
+        };
         for ((problem, found), member) in problems.iter_mut().zip(found).zip(members) {
             let name = server.name_any();
             let found = found.or_else(|| left_out_because(server, &member.name_any()));

@@ -2,7 +2,8 @@
 //!
 //! A write that acquires or renews the Lease names the resource version that it replaces, so concurrent writes cannot both succeed.
 //! Another holder counts as gone when its Lease has not changed for the lease duration, measured on our own clock: clocks of two
-//! machines are never compared. Writes of the operator are idempotent, so a short overlap of two leaders does no harm.
+//! machines are never compared. A leader sends no write after the lease duration since its last renewal ([`WriteFence`]). Only a write that is
+//! already on its way may arrive later; writes of the operator are idempotent, so that does no harm.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use kube::Client;
 use kube::api::ObjectMeta;
 use tokio::time::{Instant, sleep};
 
-use crate::api_server::{ObjectApi, ObjectName};
+use crate::api_server::{ObjectApi, ObjectName, WriteFence};
 use crate::error::Error;
 
 /// Timing of leader election. The names are those of Kubernetes' own leader election.
@@ -23,8 +24,10 @@ pub struct LeaseTiming {
     pub lease_duration: Duration,
     /// Time after which a leader stops if it cannot renew. Shorter than `lease_duration`, so that it stops before another starts.
     pub renew_deadline: Duration,
-    /// Time between two attempts to acquire or renew.
+    /// Time between two attempts to renew.
     pub retry_period: Duration,
+    /// Time between two attempts to acquire. It bounds how long nothing is reconciled after a release.
+    pub acquire_period: Duration,
     /// Time limit of the release at shutdown, so that an unreachable API server does not block it.
     pub release_timeout: Duration,
 }
@@ -35,6 +38,7 @@ impl Default for LeaseTiming {
             lease_duration: Duration::from_secs(15),
             renew_deadline: Duration::from_secs(10),
             retry_period: Duration::from_secs(2),
+            acquire_period: Duration::from_secs(1),
             release_timeout: Duration::from_secs(5),
         }
     }
@@ -48,6 +52,7 @@ pub struct Candidate {
     name: ObjectName,
     identity: String,
     timing: LeaseTiming,
+    fence: WriteFence,
 }
 
 /// Outcome of one attempt to acquire or renew the Lease.
@@ -84,7 +89,15 @@ impl Candidate {
             name: ObjectName::parse(name)?,
             identity: identity.to_owned(),
             timing,
+            fence: WriteFence::default(),
         })
+    }
+
+    /// Sets the fence that this candidate keeps open while it holds the Lease.
+    #[must_use]
+    pub fn with_fence(mut self, fence: WriteFence) -> Self {
+        self.fence = fence;
+        self
     }
 
     /// Waits until this candidate holds the Lease. Calls `on_reachable` once, after the API server's first response.
@@ -124,7 +137,7 @@ impl Candidate {
                 }
                 Err(error) => tracing::warn!(%error, "failed to acquire leader lease"),
             }
-            sleep(self.timing.retry_period).await;
+            sleep(self.timing.acquire_period).await;
         }
     }
 
@@ -134,8 +147,9 @@ impl Candidate {
         while renewed.elapsed() < self.timing.renew_deadline {
             sleep(self.timing.retry_period).await;
             let left = self.timing.renew_deadline.saturating_sub(renewed.elapsed());
+            let begun = Instant::now();
             match tokio::time::timeout(left, self.attempt(None)).await {
-                Ok(Ok(LeaseAttempt::Held)) => renewed = Instant::now(),
+                Ok(Ok(LeaseAttempt::Held)) => renewed = begun,
                 Ok(Ok(LeaseAttempt::HeldByOther { holder, .. })) => {
                     tracing::error!(holder, "leader lease taken by another operator");
                     return;
@@ -149,6 +163,7 @@ impl Candidate {
 
     /// Releases the Lease, so that the next operator need not wait until it expires. Gives up after the release timeout.
     pub async fn release(&self) {
+        self.fence.allow_until(Instant::now());
         let released = async {
             let Some(mut lease) = self.leases.get(&self.name).await? else {
                 return Ok(());
@@ -173,6 +188,16 @@ impl Candidate {
 
     /// Acquires or renews the Lease if it is free, ours, or still at the resource version `expired`.
     async fn attempt(&self, expired: Option<&str>) -> Result<LeaseAttempt, Error> {
+        // Others count from a later moment: when they see the Lease that is written now.
+        let expiry = Instant::now() + self.timing.lease_duration;
+        let attempt = self.write_lease(expired).await?;
+        if matches!(attempt, LeaseAttempt::Held) {
+            self.fence.allow_until(expiry);
+        }
+        Ok(attempt)
+    }
+
+    async fn write_lease(&self, expired: Option<&str>) -> Result<LeaseAttempt, Error> {
         let Some(mut lease) = self.leases.get(&self.name).await? else {
             self.leases.create(&self.new_lease()).await?;
             return Ok(LeaseAttempt::Held);

@@ -5,6 +5,7 @@ use clap::Parser as _;
 use kube::Config;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use vmcp_operator::api_server::WriteFence;
 use vmcp_operator::args::{Args, OperatorCommand};
 use vmcp_operator::{api_server, app, installation_check, telemetry};
 
@@ -20,13 +21,15 @@ async fn main() -> anyhow::Result<()> {
         .await
         .context("cannot find the API server: not running in a pod, and KUBECONFIG names no usable file")?;
     let url = config.cluster_url.clone();
-    let client = api_server::client(config).context("cannot create a client for the API server")?;
+    let fence = WriteFence::default();
+    let client = api_server::fenced_client(config, fence.clone())
+        .context("cannot create a client for the API server")?;
     if let Some(OperatorCommand::Check { timeout }) = args.command {
         return installation_check::run(&client, &args, timeout.get()).await;
     }
     tracing::info!(version = env!("CARGO_PKG_VERSION"), api = %url, scopes = ?args.scopes(), "operator starting");
     let stop = stop_on_signal()?;
-    app::run(client, &args, stop).await
+    app::run(client, fence, &args, stop).await
 }
 
 /// A token that SIGTERM and Ctrl-C cancel.

@@ -20,21 +20,19 @@ use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::ReconcileRequest;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
 
-use crate::backoff;
 use crate::changed_namespaces::ChangedNamespaces;
 use crate::desired::labels;
 use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
 use crate::mappers::{self, Referrers};
+use crate::watch_backoff::WatchBackoff;
 use crate::watch_health::ScopeWatchHealth;
 
 /// The part of the cluster that one set of watches covers.
@@ -197,7 +195,7 @@ impl WatchBuilder<'_> {
         let invalid_objects = self.invalid_objects.clone();
         let changed = self.changed.clone();
         let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
-            .backoff(RetryDelays::default())
+            .backoff(WatchBackoff::default())
             .filter_map(move |event| {
                 future::ready(match event {
                     Ok(event) => skip_invalid(event, &invalid_objects).map(Ok),
@@ -232,7 +230,7 @@ impl WatchBuilder<'_> {
         let (store, writer) = reflector::store();
         let events = watcher(self.api::<K>(), config)
             .modify(shrink)
-            .backoff(RetryDelays::default())
+            .backoff(WatchBackoff::default())
             .inspect(self.recorder())
             .reflect(writer)
             .touched_objects()
@@ -244,24 +242,6 @@ impl WatchBuilder<'_> {
     fn recorder<K: Watchable>(&self) -> impl Fn(&Result<watcher::Event<K>, watcher::Error>) + Send + use<K> {
         let health = self.health.clone();
         move |event| health.record(event)
-    }
-}
-
-/// Delays before a failed watch is tried again: those of the library, but at most 30 seconds. Its jitter makes them up to a minute.
-#[derive(Default)]
-struct RetryDelays(DefaultBackoff);
-
-impl Iterator for RetryDelays {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next().map(|delay| delay.min(backoff::MAX_DELAY))
-    }
-}
-
-impl Backoff for RetryDelays {
-    fn reset(&mut self) {
-        self.0.reset();
     }
 }
 
@@ -292,17 +272,4 @@ fn triggers<K: Resource<DynamicType = ()> + Send + 'static>(
         })
         .map(|server| Ok(ReconcileRequest::from(server)))
         .boxed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn failed_watch_is_tried_again_within_thirty_seconds() {
-        let delays: Vec<Duration> = RetryDelays::default().take(50).collect();
-        assert_eq!(delays.len(), 50);
-        let longest = delays.iter().max();
-        assert!(longest <= Some(&Duration::from_secs(30)), "{delays:?}");
-    }
 }

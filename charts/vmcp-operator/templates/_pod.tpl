@@ -8,8 +8,11 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 {{- /* As the Pod Security Standard "restricted" asks for it. */ -}}
 {{- define "vmcp-operator.pod-security-context" -}}
 runAsNonRoot: true
+{{- $onOpenShift := .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
+{{- if or (eq .Values.podUser "fixed") (and (eq .Values.podUser "auto") (not $onOpenShift)) }}
 runAsUser: 65532
 runAsGroup: 65532
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end -}}
@@ -50,6 +53,8 @@ capabilities:
   value: {{ .Values.log.filter | quote }}
 - name: VMCP_LOG_FORMAT
   value: {{ .Values.log.format }}
+- name: VMCP_POD_USER
+  value: {{ .Values.podUser }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}

@@ -1,6 +1,7 @@
 //! An API server without a cluster.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -119,6 +120,26 @@ impl ApiServer {
         audit::requests_of(&self.dir.join("audit.log"), user)
     }
 
+    /// Kills the API server, and returns when it is gone. etcd keeps all objects.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        self.tell_script("kill")?;
+        wait_for("the end of the API server", Duration::from_secs(10), || {
+            Ok((!self.is_ready()).then_some(()))
+        })
+    }
+
+    /// Starts the API server after [`ApiServer::kill`], at the same address, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start; the message has the end of its log.
+    pub fn start_again(&self) -> anyhow::Result<()> {
+        self.tell_script("start")?;
+        self.wait_until_ready()
+    }
+
     fn launch(controllers: bool) -> anyhow::Result<Self> {
         let mut folders = programs()?;
         folders.extend(std::env::split_paths(
@@ -154,17 +175,25 @@ impl ApiServer {
             url,
             holder,
         };
-        wait_for("the API server", Duration::from_secs(60), || {
-            Ok(server.kubectl(["get", "--raw", "/readyz"]).ok())
-        })
-        .with_context(|| {
-            format!(
-                "{}{}",
-                tail(&server.dir, "etcd"),
-                tail(&server.dir, "kube-apiserver")
-            )
-        })?;
+        server.wait_until_ready()?;
         Ok(server)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.kubectl(["get", "--raw", "/readyz"]).is_ok()
+    }
+
+    fn wait_until_ready(&self) -> anyhow::Result<()> {
+        wait_for("the API server", Duration::from_secs(60), || {
+            Ok(self.is_ready().then_some(()))
+        })
+        .with_context(|| format!("{}{}", tail(&self.dir, "etcd"), tail(&self.dir, "kube-apiserver")))
+    }
+
+    /// Sends a command to the script.
+    fn tell_script(&self, command: &str) -> anyhow::Result<()> {
+        let mut input = self.holder.stdin.as_ref().context("the script has no input")?;
+        writeln!(input, "{command}").context("the script has ended")
     }
 }
 

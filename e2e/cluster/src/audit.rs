@@ -22,6 +22,7 @@ pub(crate) fn requests_of(log: &Path, user: &str) -> anyhow::Result<Vec<Request>
     // The last line may be incomplete.
     let events = text
         .lines()
+        .filter(|line| line.contains(user))
         .filter_map(|line| serde_json::from_str::<Json>(line).ok());
     let word = |event: &Json, pointer: &str| {
         event

@@ -14,6 +14,7 @@ use tower_service::Service;
 use vmcp_crds::v1alpha1::field_rules::{object_name, quoted};
 
 use super::deadline::{DeadlineBody, DeadlineExceeded};
+use super::write_fence::WriteFence;
 
 /// Time limit of a request, up to the end of its response.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,19 +43,25 @@ const LIST_PARAMS: [&str; 11] = [
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Wraps a client in a [`RequestGuard`].
-pub(super) struct GuardLayer;
+pub(super) struct GuardLayer {
+    pub(super) fence: WriteFence,
+}
 
 impl<S> Layer<S> for GuardLayer {
     type Service = RequestGuard<S>;
 
     fn layer(&self, inner: S) -> RequestGuard<S> {
-        RequestGuard { inner }
+        RequestGuard {
+            inner,
+            fence: self.fence.clone(),
+        }
     }
 }
 
 /// A client that rejects malformed requests and ends the others at their deadline.
 pub(super) struct RequestGuard<S> {
     inner: S,
+    fence: WriteFence,
 }
 
 impl<S> Service<Request<Body>> for RequestGuard<S>
@@ -75,10 +82,20 @@ where
             Ok(timeout) => timeout,
             Err(rejected) => return Box::pin(async move { Err(rejected.into()) }),
         };
+        let fence = is_fenced_write(request.method(), request.uri()).then(|| self.fence.clone());
         let deadline = Instant::now() + timeout;
         let response = self.inner.call(request);
         Box::pin(async move {
-            let response = tokio::time::timeout_at(deadline, response).await;
+            let response = tokio::time::timeout_at(deadline, response);
+            let response = match fence {
+                None => response.await,
+                // The client library sends a request again when the API server asks for that, so the fence can close in between.
+                Some(fence) => tokio::select! {
+                    biased;
+                    () = fence.closed() => return Err(LeaseExpired.into()),
+                    response = response => response,
+                },
+            };
             let response = response.map_err(|_| DeadlineExceeded { timeout })??;
             Ok(response.map(|body| DeadlineBody::new(body, deadline, timeout)))
         })
@@ -89,6 +106,16 @@ where
 #[derive(Debug, thiserror::Error)]
 #[error("request to the API server rejected before sending: {0}")]
 pub(super) struct RejectedRequest(String);
+
+/// A write after the leader lease has expired.
+#[derive(Debug, thiserror::Error)]
+#[error("write to the API server stopped: the leader lease has expired")]
+pub(super) struct LeaseExpired;
+
+/// Whether a request needs the leader lease. A Lease itself is written with the resource version that it replaces.
+fn is_fenced_write(method: &Method, uri: &Uri) -> bool {
+    method != Method::GET && !uri.path().starts_with("/apis/coordination.k8s.io/")
+}
 
 /// The time limit of a request, or an error if its path or query is not of the form that valid object names produce.
 fn request_timeout(method: &Method, uri: &Uri) -> Result<Duration, RejectedRequest> {
@@ -221,6 +248,7 @@ mod tests {
     /// A server that never responds, or (with `sends_head`) sends the head of a response and never a body.
     fn hanging_server(
         sends_head: bool,
+        fence: WriteFence,
     ) -> RequestGuard<
         impl Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError, Future: Send>,
     > {
@@ -232,7 +260,7 @@ mod tests {
             let body: Box<DynBody> = Box::new(http_body_util::StreamBody::new(silent));
             Ok::<_, BoxError>(Response::new(body))
         });
-        GuardLayer.layer(service)
+        GuardLayer { fence }.layer(service)
     }
 
     // A request ends at its deadline if the response is missing or incomplete.
@@ -244,15 +272,55 @@ mod tests {
                 .unwrap()
         };
         let begun = Instant::now();
-        let error = hanging_server(false).call(request()).await.err().unwrap();
+        let open = WriteFence::default;
+        let error = hanging_server(false, open()).call(request()).await.err().unwrap();
         assert!(error.to_string().contains("within 30 s"), "{error}");
-        let response = hanging_server(true).call(request()).await.unwrap();
+        let response = hanging_server(true, open()).call(request()).await.unwrap();
         let error = http_body_util::BodyExt::collect(response.into_body())
             .await
             .err()
             .unwrap();
         assert!(error.to_string().contains("within 30 s"), "{error}");
         assert_eq!(begun.elapsed(), REQUEST_TIMEOUT * 2);
+    }
+
+    // After the deadline of the fence, only reads and the Lease itself reach the API server.
+    #[tokio::test(start_paused = true)]
+    async fn write_after_expired_lease_is_not_sent() {
+        let fence = WriteFence::default();
+        let mut server = hanging_server(true, fence.clone());
+        let mut is_sent = async |method: &str, uri: &str| {
+            let request = Request::builder()
+                .method(method)
+                .uri(uri)
+                .body(Body::empty())
+                .unwrap();
+            match server.call(request).await {
+                Ok(_) => true,
+                Err(error) => {
+                    assert!(
+                        error.to_string().contains("the leader lease has expired"),
+                        "{error}"
+                    );
+                    false
+                }
+            }
+        };
+        let lease = "/apis/coordination.k8s.io/v1/namespaces/n/leases/x";
+        let service = "/api/v1/namespaces/n/services/x";
+        assert!(is_sent("PATCH", service).await, "there is no deadline");
+        fence.allow_until(Instant::now() + Duration::from_secs(15));
+        tokio::time::sleep(Duration::from_millis(14_999)).await;
+        for method in ["PATCH", "POST", "PUT", "DELETE", "GET"] {
+            assert!(is_sent(method, service).await, "{method} before the deadline");
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        for method in ["PATCH", "POST", "PUT", "DELETE"] {
+            assert!(!is_sent(method, service).await, "{method} after the deadline");
+        }
+        assert!(is_sent("GET", service).await && is_sent("PUT", lease).await);
+        fence.allow_until(Instant::now() + Duration::from_secs(15));
+        assert!(is_sent("PATCH", service).await, "the lease was renewed");
     }
 
     // A watch is kept open a little longer than the API server was asked to keep it open.

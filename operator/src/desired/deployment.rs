@@ -86,6 +86,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
         })
         .collect();
     let account = server.spec.service_account_name.clone();
+    let user = inputs.has_fixed_user.then_some(USER_ID);
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(labels::all(server)),
@@ -100,9 +101,9 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(grace_seconds(server, inputs.files)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER_ID),
-                run_as_group: Some(USER_ID),
-                fs_group: Some(USER_ID),
+                run_as_user: user,
+                run_as_group: user,
+                fs_group: user,
                 seccomp_profile: Some(SeccompProfile {
                     type_: "RuntimeDefault".to_owned(),
                     localhost_profile: None,

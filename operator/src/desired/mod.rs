@@ -44,6 +44,8 @@ pub struct Inputs<'a> {
     pub password_mac: Option<&'a str>,
     /// The files with values of Secrets and ConfigMaps.
     pub secret_files: &'a [SecretFile],
+    /// Whether the pods name a fixed user id. Otherwise the cluster chooses one.
+    pub has_fixed_user: bool,
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler.
     pub expected_replicas: i32,
     /// Whether an autoscaler scales the Deployment instead of `spec.replicas`.

@@ -73,6 +73,7 @@ fn inputs(files: &ConfigFiles) -> Inputs<'_> {
         default_image: "vmcp-gateway:test",
         password_mac: None,
         secret_files: &[],
+        has_fixed_user: true,
         expected_replicas: 1,
         ignores_replicas: false,
     }
@@ -301,6 +302,28 @@ fn invalid_setting_is_rejected_with_field() {
         let problem = config_files(&server(&spec), &[]).unwrap_err().to_string();
         assert!(problem.starts_with(&format!("spec.{field}: ")), "{problem}");
     }
+}
+
+// Where the namespace assigns user ids, the pods name none, and are still not root.
+#[test]
+fn assigned_user_leaves_ids_out() {
+    let server = server(&json!({"groupRef": {"name": "tools"}}));
+    let files = config_files(&server, &backends()).unwrap();
+    let context = |has_fixed_user| {
+        let inputs = Inputs {
+            has_fixed_user,
+            ..inputs(&files)
+        };
+        let pod = children(&server, &inputs).deployment.spec.template.spec.unwrap();
+        pod.security_context.unwrap()
+    };
+    let (fixed, assigned) = (context(true), context(false));
+    let ids = [fixed.run_as_user, fixed.run_as_group, fixed.fs_group];
+    assert_eq!(ids, [Some(65532); 3]);
+    let ids = [assigned.run_as_user, assigned.run_as_group, assigned.fs_group];
+    assert_eq!(ids, [None; 3]);
+    assert_eq!(assigned.run_as_non_root, Some(true));
+    assert_eq!(assigned.seccomp_profile, fixed.seccomp_profile);
 }
 
 // The pod's grace period leaves time for the drain delay and the longest usual call.

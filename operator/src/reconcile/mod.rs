@@ -31,6 +31,7 @@ use crate::events;
 use crate::kube_error::describe;
 use crate::metrics::Metrics;
 use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
+use crate::pod_user::PodUsers;
 use crate::policy::Policy;
 use crate::resolve::{self, SecretResolution};
 use crate::secret_values::SecretReader;
@@ -55,7 +56,6 @@ const REQUEUE_STEADY: Duration = Duration::from_secs(20);
 const GARBAGE_COLLECTOR_FINALIZERS: [&str; 2] = ["foregroundDeletion", "orphan"];
 
 /// Shared dependencies of all reconciles in one scope.
-#[derive(Clone)]
 pub struct Context {
     /// Client for the API server.
     pub client: Client,
@@ -67,6 +67,8 @@ pub struct Context {
     pub default_image: String,
     /// The images and Secrets that specs may name.
     pub policy: Policy,
+    /// Whether pods name a fixed user id, for each namespace.
+    pub pod_users: PodUsers,
     /// The installation that this process belongs to.
     pub installation: String,
     /// State that is kept between reconciles.
@@ -148,8 +150,8 @@ impl Reconciler<'_> {
         let status = match self.update_status(state, &findings).await {
             Ok(status) => status,
             Err(error) => {
-                // Once: the event is the only place left that can say it.
-                if state.failures == 1 {
+                // Once: the event is the only place left that can say it. A conflict is over at the next attempt.
+                if state.failures == 1 && !error.is_conflict() {
                     self.publish_event(&events::status_write_failed(&error.to_string()))
                         .await;
                 }
@@ -227,11 +229,16 @@ impl Reconciler<'_> {
             annotations.get(labels::PASSWORD_MAC).map(String::as_str)
         };
         let password_mac = secrets.password_mac.as_ref();
+        let pod_users = &self.context.pod_users;
+        let has_fixed_user = pod_users
+            .has_fixed_id(&self.context.client, &self.namespace, live.as_deref())
+            .await?;
         let inputs = Inputs {
             files,
             default_image: &self.context.default_image,
             password_mac: password_mac.map(|mac| mac.or_live(live_mac())),
             secret_files: &secrets.files,
+            has_fixed_user,
             expected_replicas: self.expected_replicas(state),
             ignores_replicas: self.overriding_autoscaler(state).is_some(),
         };

@@ -15,6 +15,7 @@ const SHORT: LeaseTiming = LeaseTiming {
     lease_duration: Duration::from_secs(12),
     renew_deadline: Duration::from_secs(10),
     retry_period: RETRY_PERIOD,
+    acquire_period: RETRY_PERIOD,
     release_timeout: TIMEOUT,
 };
 
@@ -23,6 +24,7 @@ const LONG: LeaseTiming = LeaseTiming {
     lease_duration: Duration::from_secs(3600),
     renew_deadline: Duration::from_secs(3000),
     retry_period: RETRY_PERIOD,
+    acquire_period: RETRY_PERIOD,
     release_timeout: TIMEOUT,
 };
 

@@ -103,7 +103,7 @@ pub(crate) fn definition(name: &str) -> Json {
 }
 
 /// A virtual server with a route and a ServiceMonitor.
-fn reachable() -> Json {
+pub(crate) fn reachable() -> Json {
     json!({
         "httpRoute": {
             "parentRefs": [{"name": "public", "namespace": "gateways", "sectionName": "https", "port": 443}],

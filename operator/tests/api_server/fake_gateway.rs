@@ -1,7 +1,8 @@
 //! A fake gateway: an admin port that reports the status that a test sets.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -16,13 +17,15 @@ use tokio::net::TcpListener;
 pub(crate) struct FakeGateway {
     pub(crate) pod: String,
     pub(crate) address: String,
+    token: String,
     state: Arc<FakeState>,
 }
 
 struct FakeState {
     requests: AtomicU32,
-    token: String,
-    status: Mutex<Json>,
+    is_silent: AtomicBool,
+    /// The status for each value of the `Authorization` header.
+    statuses: Mutex<HashMap<String, Json>>,
 }
 
 impl FakeGateway {
@@ -44,11 +47,8 @@ impl FakeGateway {
     async fn start_at(address: IpAddr, number: u8, token: &str, hash: &str) -> Self {
         let state = Arc::new(FakeState {
             requests: AtomicU32::new(0),
-            token: format!("Bearer {token}"),
-            status: Mutex::new(json!({
-                "server": "", "version": "test", "hotConfigHash": hash, "ready": true, "draining": false,
-                "sessionStore": {"provider": "memory", "available": true}, "tools": 0, "backends": [], "conflicts": [],
-            })),
+            is_silent: AtomicBool::new(false),
+            statuses: Mutex::default(),
         });
         let listener = TcpListener::bind((address, 9483)).await.unwrap();
         let router = Router::new()
@@ -56,11 +56,28 @@ impl FakeGateway {
             .with_state(state.clone());
         #[expect(clippy::disallowed_methods, reason = "it ends with the test's runtime")]
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self {
+        let gateway = Self {
             pod: format!("vmcp-x-{number}"),
             address: address.to_string(),
+            token: token.to_owned(),
             state,
-        }
+        };
+        gateway.add(token, hash);
+        gateway
+    }
+
+    /// Also stands for the gateway of another virtual server, which reports `hash` to requests with `token`.
+    pub(crate) fn add(&self, token: &str, hash: &str) {
+        let status = json!({
+            "server": "", "version": "test", "hotConfigHash": hash, "ready": true, "draining": false,
+            "sessionStore": {"provider": "memory", "available": true}, "tools": 0, "backends": [], "conflicts": [],
+        });
+        self.state.statuses.lock().unwrap().insert(bearer(token), status);
+    }
+
+    /// Accepts connections from now on, and never answers.
+    pub(crate) fn fall_silent(&self) {
+        self.state.is_silent.store(true, Ordering::Relaxed);
     }
 
     /// Number of status requests, with or without a valid token.
@@ -70,17 +87,29 @@ impl FakeGateway {
 
     /// Sets the reported `field` to `value`.
     pub(crate) fn report(&self, field: &str, value: Json) {
-        self.state.status.lock().unwrap()[field] = value;
+        self.report_to(&self.token, field, value);
     }
+
+    /// Sets the `field` that is reported to requests with `token`.
+    pub(crate) fn report_to(&self, token: &str, field: &str, value: Json) {
+        let mut statuses = self.state.statuses.lock().unwrap();
+        statuses.get_mut(&bearer(token)).unwrap()[field] = value;
+    }
+}
+
+fn bearer(token: &str) -> String {
+    format!("Bearer {token}")
 }
 
 async fn status(State(state): State<Arc<FakeState>>, headers: HeaderMap) -> Response {
     state.requests.fetch_add(1, Ordering::Relaxed);
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    if token != Some(state.token.as_str()) {
-        return StatusCode::UNAUTHORIZED.into_response();
+    if state.is_silent.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
-    axum::Json(state.status.lock().unwrap().clone()).into_response()
+    let token = headers.get(header::AUTHORIZATION);
+    let token = token.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    match state.statuses.lock().unwrap().get(token) {
+        Some(status) => axum::Json(status.clone()).into_response(),
+        None => StatusCode::UNAUTHORIZED.into_response(),
+    }
 }

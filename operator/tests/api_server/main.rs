@@ -1,20 +1,38 @@
 //! The operator on a real API server, with exactly the permissions that its chart grants. No node runs pods and, except in
 //! `controller_manager`, no built-in controller runs: tests create by hand what those would.
+//!
+//! | promise | module |
+//! | --- | --- |
+//! | nothing is written while nothing changes, and a change writes no more than it needs | `no_writes` |
+//! | the operator outlives a restart, conflicts, expired watches and throttling of the API server | `api_server_restart`, `api_faults` |
+//! | fields of other managers stay; the operator's own are repaired | `field_managers`, `children`, `foreign_objects` |
+//! | new definitions keep objects and pods | `definition_upgrade` |
+//! | each right is needed; a missing one is named | `rights`, `missing_rights`, `charts/namespace_scope` |
+//! | one operator writes at a time, and another takes over | `election`, `leadership`, `process` |
+//! | the replica count is the spec's, or else left alone | `replicas` |
+//! | the Redis password is only referenced, and its change rolls the pods | `secrets`, `bad_resources` for the rules of the schema |
+//! | user ids follow the namespace | `openshift` |
+//! | pods that terminate or belong to others do not count | `owned_pods` |
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
 mod admission;
+mod api_faults;
+mod api_server_restart;
 mod backend_secrets;
 mod bad_resources;
 mod children;
 mod conditions;
 mod controller_manager;
+mod definition_upgrade;
 mod deletion;
 mod documented_conditions;
 mod election;
 mod endpoint;
 mod failing_writes;
 mod fake_gateway;
+mod fault_proxy;
+mod field_managers;
 mod foreign_objects;
 mod gateway_conditions;
 mod groups;
@@ -24,11 +42,13 @@ mod helm_wait;
 mod hot_config;
 mod injection;
 mod kubectl;
+mod leadership;
 mod malformed_response;
 mod memory;
 mod missing_kinds;
 mod missing_rights;
 mod no_writes;
+mod openshift;
 mod optional_children;
 mod owned_pods;
 mod policy;
@@ -36,6 +56,8 @@ mod process;
 mod rejected_entries;
 mod rejected_resources;
 mod replicas;
+mod requests;
+mod rights;
 mod schema_and_rules;
 mod second_installation;
 mod secrets;

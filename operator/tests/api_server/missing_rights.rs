@@ -32,7 +32,7 @@ async fn grant_without(harness: &Harness, resource: &str) {
 }
 
 /// Binds the operator to a role, and to no other.
-async fn bind(harness: &Harness, kind: &str, name: &str, rules: Option<Json>) {
+pub(crate) async fn bind(harness: &Harness, kind: &str, name: &str, rules: Option<Json>) {
     let group = "rbac.authorization.k8s.io";
     if let Some(rules) = rules {
         harness

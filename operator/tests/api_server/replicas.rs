@@ -1,15 +1,17 @@
 //! Ownership of the replica count.
 
+use futures::TryStreamExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::api::{DeleteParams, Patch, PatchParams, WatchEvent, WatchParams};
 use serde_json::json;
 use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 
-use crate::harness::Harness;
+use crate::harness::{Harness, server};
 
 fn has(count: i32) -> impl Fn(&Deployment) -> Option<()> {
     move |deployment| (deployment.spec.replicas == Some(count)).then_some(())
@@ -208,6 +210,102 @@ async fn autoscaler_on_deployment_overrides_replicas() {
         find(conditions, "ReplicasIgnored").is_none().then_some(())
     };
     harness.wait_for("the condition is gone", "x", is_gone).await;
+}
+
+// While `replicas` is removed, no version of the Deployment has another count: pods that end because of a dip would end sessions.
+#[requires(api_server)]
+#[tokio::test]
+async fn unsetting_replicas_never_dips() {
+    let harness = Harness::start("dip").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({"replicas": 3})).await;
+    harness.wait_for("there are three", "vmcp-x", has(3)).await;
+    harness.settle().await;
+    let before: Deployment = harness.wait_for_object("vmcp-x").await;
+    let version = before.metadata.resource_version.unwrap();
+
+    harness.apply_server(json!({"image": "other:1"})).await;
+    let rolled = |deployment: &Deployment| {
+        let pod = deployment.spec.template.spec.as_ref()?;
+        (pod.containers[0].image.as_deref() == Some("other:1"))
+            .then(|| deployment.metadata.resource_version.clone())
+    };
+    let last = harness.wait_for("the change is applied", "vmcp-x", rolled).await;
+    let deployments = harness.api::<Deployment>();
+    let watch = WatchParams::default().fields("metadata.name=vmcp-x").timeout(10);
+    let events = deployments.watch(&watch, &version).await.unwrap();
+    let mut events = std::pin::pin!(events);
+    let mut counts = Vec::new();
+    while let Some(event) = events.try_next().await.unwrap() {
+        let WatchEvent::Modified(deployment) = event else {
+            panic!("{event:?}")
+        };
+        counts.push(deployment.spec.replicas);
+        if deployment.metadata.resource_version == last {
+            break;
+        }
+    }
+    assert!(
+        counts.len() >= 2 && counts.iter().all(|count| *count == Some(3)),
+        "{counts:?}"
+    );
+}
+
+// The user's command, on the virtual server: up, to none, and up again.
+#[requires(api_server)]
+#[tokio::test]
+async fn kubectl_scale_reaches_deployment() {
+    let harness = Harness::start("kubectl-scale").await;
+    harness.apply_group(&[]).await;
+    harness
+        .apply_server(json!({"sessionStorage": {"provider": "redis", "address": "redis:6379"}}))
+        .await;
+    harness.wait_for("the default is one", "vmcp-x", has(1)).await;
+    for count in [3, 0, 2] {
+        let replicas = format!("--replicas={count}");
+        server()
+            .kubectl(["scale", "vmcp/x", &replicas, "-n", &harness.namespace])
+            .unwrap();
+        harness
+            .wait_for(&format!("there are {count}"), "vmcp-x", has(count))
+            .await;
+        harness.observe_deployment(usize::try_from(count).unwrap()).await;
+        let reported =
+            |server: &VirtualMCPServer| (server.status.as_ref()?.replicas == Some(count)).then_some(());
+        harness
+            .wait_for("the status reports the count", "x", reported)
+            .await;
+        if count == 0 {
+            harness.wait_for_condition("Ready", "True", "ScaledToZero").await;
+        }
+    }
+}
+
+// An autoscaler of the Deployment owns the count, also after a restart of the operator, and its maximum gives the Deployment a budget.
+#[requires(api_server)]
+#[tokio::test]
+async fn autoscaler_of_deployment_keeps_its_count() {
+    let mut harness = Harness::start("deployment-hpa").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({})).await;
+    harness.wait_for("the default is one", "vmcp-x", has(1)).await;
+    harness
+        .apply(&json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "theirs"},
+            "spec": {
+                "maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "vmcp-x"},
+            },
+        }))
+        .await;
+    harness.wait_for_object::<PodDisruptionBudget>("vmcp-x").await;
+    scale(&harness, 4).await;
+    harness.stop_operator().await;
+    harness.start_operator().await;
+    harness.apply_server(json!({"sessionAffinity": "ClientIP"})).await;
+    let four = |deployment: &Deployment| deployment.spec.replicas == Some(4);
+    harness
+        .assert_stays("the count is the autoscaler's", "vmcp-x", four)
+        .await;
 }
 
 async fn scale(harness: &Harness, count: i32) {

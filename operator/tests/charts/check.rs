@@ -13,7 +13,7 @@ use crate::helm::{NAMESPACE, object, rendered, succeeds};
 const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operator";
 
 /// The operator's program with the environment of a rendered container.
-fn program(container: &Json, kubeconfig: &PathBuf, name: &str) -> Command {
+pub(crate) fn program(container: &Json, kubeconfig: &PathBuf, name: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vmcp-operator"));
     command.env("KUBECONFIG", kubeconfig);
     for variable in container["env"].as_array().unwrap() {

@@ -6,6 +6,7 @@ mod bad_values;
 mod check;
 mod helm;
 mod install;
+mod namespace_scope;
 mod server_dry_run;
 mod values;
 

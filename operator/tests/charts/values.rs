@@ -92,9 +92,15 @@ fn rows() -> Vec<Row> {
             json!({"name": "VMCP_LOG_FORMAT", "value": "text"}),
         ),
         (
+            "podUser",
+            r#""namespace""#,
+            deployment("/spec/template/spec/containers/0/env/6"),
+            json!({"name": "VMCP_POD_USER", "value": "namespace"}),
+        ),
+        (
             "env",
             r#"[{"name": "HTTPS_PROXY", "value": "http://proxy"}]"#,
-            deployment("/spec/template/spec/containers/0/env/6"),
+            deployment("/spec/template/spec/containers/0/env/7"),
             json!({"name": "HTTPS_PROXY", "value": "http://proxy"}),
         ),
         (
@@ -272,4 +278,29 @@ fn test_pod_is_not_selected_as_operator() {
         );
         assert!(!selects(selector, &pod["metadata"]["labels"]), "{kind}");
     }
+}
+
+// On OpenShift the operator's own pods name no user id, unless the value says so.
+#[requires(helm)]
+#[test]
+fn pod_user_follows_cluster_and_value() {
+    let context = |arguments: &[&str]| {
+        let objects = rendered(arguments);
+        let pointer = format!("{POD}/securityContext");
+        let context = object(&objects, "Deployment", "")
+            .unwrap()
+            .pointer(&pointer)
+            .unwrap();
+        assert_eq!(context["runAsNonRoot"], true);
+        [context["runAsUser"].clone(), context["runAsGroup"].clone()]
+    };
+    let openshift = ["--api-versions", "security.openshift.io/v1"];
+    let (fixed, none) = ([json!(65532), json!(65532)], [Json::Null, Json::Null]);
+    assert_eq!(context(&[]), fixed);
+    assert_eq!(context(&openshift), none);
+    assert_eq!(context(&["--set", "podUser=namespace"]), none);
+    assert_eq!(
+        context(&[openshift[0], openshift[1], "--set", "podUser=fixed"]),
+        fixed
+    );
 }
