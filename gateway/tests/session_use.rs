@@ -38,7 +38,11 @@ fn sessions(tasks: &Tasks) -> anyhow::Result<Sessions> {
         tasks.clone(),
         Metrics::new(),
     );
-    sessions.run(Readiness::default().wait_for("the persisted catalog"));
+    let readiness = Readiness::default();
+    sessions.run(
+        readiness.wait_for("the persisted catalog"),
+        readiness.wait_for("the session store"),
+    );
     Ok(sessions)
 }
 

@@ -5,7 +5,6 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::stream::{BoxStream, select_all};
 use futures::{Stream, StreamExt as _, future};
