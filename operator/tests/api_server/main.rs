@@ -3,8 +3,9 @@
 //!
 //! | promise | module |
 //! | --- | --- |
-//! | nothing is written while nothing changes, and a change writes no more than it needs | `no_writes` |
+//! | nothing is written while nothing changes, and a change writes no more than it needs | `idle`, `no_writes`, `single_change` |
 //! | the operator outlives a restart, conflicts, expired watches and throttling of the API server | `api_server_restart`, `api_faults` |
+//! | a thousand virtual servers are reconciled in a minute, in little memory | `cold_start` |
 //! | fields of other managers stay; the operator's own are repaired | `field_managers`, `children`, `foreign_objects` |
 //! | new definitions keep objects and pods | `definition_upgrade` |
 //! | each right is needed; a missing one is named | `rights`, `missing_rights`, `charts/namespace_scope` |
@@ -22,6 +23,7 @@ mod api_server_restart;
 mod backend_secrets;
 mod bad_resources;
 mod children;
+mod cold_start;
 mod conditions;
 mod controller_manager;
 mod definition_upgrade;
@@ -40,6 +42,7 @@ mod hand_edits;
 mod harness;
 mod helm_wait;
 mod hot_config;
+mod idle;
 mod injection;
 mod kubectl;
 mod leadership;
@@ -61,4 +64,5 @@ mod rights;
 mod schema_and_rules;
 mod second_installation;
 mod secrets;
+mod single_change;
 mod workload;
