@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::{ObservedBackendState, ObservedBreaker, ObservedEra, ObservedHealth};
 
-use super::test_util::{Fixture, assert_condition, backend, gateway, server};
+use super::test_util::{Fixture, assert_condition, backend, gateway};
 use super::*;
 
 #[test]
