@@ -91,16 +91,7 @@ impl Kubernetes {
         let server = ApiServer::start()?;
         let definitions = root().join("crds/yaml");
         server.kubectl(["apply", "--server-side", "-f", &definitions.to_string_lossy()])?;
-        server.kubectl([
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            "crd",
-            "--all",
-        ])?;
-        for kind in ["vmcp", "mcpgroups", "mcpserverentries"] {
-            wait::until("the kinds are served", LIMIT, || server.kubectl(["get", kind]))?;
-        }
+        server.wait_until_served(&["vmcp", "mcpgroups", "mcpserverentries"])?;
         let mut command = Command::new(binaries::path("vmcp-operator")?);
         command
             .args(["--leader-election", "false", "--admin-listen", "127.0.0.1:0"])

@@ -84,6 +84,21 @@ impl ApiServer {
         kubernetes::run(command, None)
     }
 
+    /// Waits until the API server serves these kinds, whose definitions were applied.
+    ///
+    /// `kubectl wait --for=condition=Established` is of no use here: it fails for a definition that has no conditions yet.
+    ///
+    /// # Errors
+    /// If a kind is not served within a minute.
+    pub fn wait_until_served(&self, kinds: &[&str]) -> anyhow::Result<()> {
+        for kind in kinds {
+            wait_for(&format!("{kind} are served"), Duration::from_secs(60), || {
+                Ok(self.kubectl(["get", kind, "-A"]).ok().map(drop))
+            })?;
+        }
+        Ok(())
+    }
+
     /// A command that finds `kubectl` on its search path and this API server in its environment, as its administrator.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {

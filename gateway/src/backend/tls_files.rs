@@ -76,7 +76,7 @@ fn client_config(files: &UpstreamTls, content: &Content) -> Result<ClientConfig,
     let builder = match (&files.ca_file, &content.authorities) {
         (Some(file), Some(text)) => builder
             .dangerous()
-            .with_custom_certificate_verifier(verifier(file, text, provider)?),
+            .with_custom_certificate_verifier(verifier(file, text, &provider)?),
         _ => builder.with_native_roots().map_err(|error| {
             format!("the system has no trusted certificate authorities ({error}); set tls.caFile")
         })?,
@@ -96,7 +96,7 @@ fn client_config(files: &UpstreamTls, content: &Content) -> Result<ClientConfig,
 fn verifier(
     file: &Path,
     text: &[u8],
-    provider: Arc<rustls::crypto::CryptoProvider>,
+    provider: &Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<Verifier<ListedCertificates>>, String> {
     let listed =
         certificates::parse(text).map_err(|reason| format!("the file {} {reason}", file.display()))?;
@@ -105,11 +105,11 @@ fn verifier(
     let authorities = if roots.is_empty() {
         None
     } else {
-        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
         Some(builder.build().map_err(|error| error.to_string())?)
     };
     let trust = ListedCertificates { listed, authorities };
-    Ok(Arc::new(Verifier::new(trust, &provider)))
+    Ok(Arc::new(Verifier::new(trust, provider)))
 }
 
 /// Trusts the certificates in the file, and certificates signed by the authorities among them. A server that presents a listed

@@ -139,7 +139,8 @@ struct Findings {
 impl Reconciler<'_> {
     async fn run(&self, state: &mut ServerState) -> Result<Action, Error> {
         let mut findings = Findings::default();
-        if let Err(error) = self.apply_spec(state, &mut findings).await {
+        // Boxed: otherwise every caller's future holds all of its state.
+        if let Err(error) = Box::pin(self.apply_spec(state, &mut findings)).await {
             // A conflict, or an API server that restarts, is over at the next attempt.
             let is_reported = error.is_rejection() || error.is_not_owned() || state.failures > 0;
             if !is_reported {

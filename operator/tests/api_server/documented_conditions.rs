@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use k8s_openapi::api::apps::v1::Deployment;
 use serde_json::json;
 use vmcp_external::requires;
 
@@ -204,18 +203,7 @@ async fn rollout_without_progress_is_stalled() {
     let harness = Harness::start("no-progress").await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
-    let deployment: Deployment = harness.wait_for_object("vmcp-x").await;
-    harness
-        .apply_status(&json!({
-            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "vmcp-x"},
-            "status": {
-                "observedGeneration": deployment.metadata.generation, "replicas": 1, "updatedReplicas": 1,
-                "conditions": [{
-                    "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out",
-                }],
-            },
-        }))
-        .await;
+    harness.exceed_progress_deadline().await;
     harness
         .wait_for_condition("Stalled", "True", "ProgressDeadlineExceeded")
         .await;

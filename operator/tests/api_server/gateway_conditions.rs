@@ -134,6 +134,20 @@ async fn store_that_no_pod_reaches_makes_server_not_ready() {
         .await;
 }
 
+// After the progress deadline a person has to act, and the reason is still the store's.
+#[requires(api_server)]
+#[tokio::test]
+async fn store_outage_without_progress_is_stalled() {
+    let (harness, token, hash) = with_redis("store-stalled").await;
+    let gateway = FakeGateway::start(&token, &hash).await;
+    gateway.report("sessionStore", denied("WRONGPASS: check the password"));
+    harness.roll_out(&[&gateway]).await;
+    harness.exceed_progress_deadline().await;
+    harness
+        .wait_for_condition("Stalled", "True", "SessionStoreUnavailable")
+        .await;
+}
+
 // The rollout waits for the new pod, and `Ready` says why. The operator asks a pod that is not ready, and asks again by itself.
 #[requires(api_server)]
 #[tokio::test]

@@ -14,7 +14,7 @@ use vmcp_crds::v1alpha1::field_rules;
 use vmcp_external::process::Process;
 use vmcp_external::requires;
 
-use crate::harness::{OPERATOR, client_of, eventually};
+use crate::harness::{KINDS, OPERATOR, client_of, eventually};
 
 /// A value that must never leave its Secret, and its base64 form as Kubernetes writes it.
 const SECRET_VALUE: &str = "canary-hunter2-canary";
@@ -238,12 +238,7 @@ fn api_server(dir: &Path, is_old: bool) -> ApiServer {
     }
     let setup = file(dir, "setup.json", &setup);
     server.kubectl(["apply", "--server-side", "-f", &setup]).unwrap();
-    for kind in ["virtualmcpservers", "mcpgroups", "mcpserverentries"] {
-        let crd = format!("crd/{kind}.vmcp.dev");
-        server
-            .kubectl(["wait", "--for=condition=Established", "--timeout=60s", &crd])
-            .unwrap();
-    }
+    server.wait_until_served(&KINDS).unwrap();
     server
 }
 

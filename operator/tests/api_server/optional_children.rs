@@ -97,6 +97,25 @@ async fn failing_route_leaves_ready_and_monitor_alone() {
     let monitor: ServiceMonitor = harness.wait_for_object("vmcp-x").await;
     assert_eq!(monitor.annotations()[labels::INSTALLATION], mark);
 
+    let monitors = harness.api::<ServiceMonitor>();
+    let any = Patch::Apply(json!({
+        "apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor", "metadata": {"name": "any"},
+        "spec": {"selector": {}, "endpoints": []},
+    }));
+    create_webhook(&harness, "monitoring.coreos.com", "servicemonitors", async || {
+        monitors.patch("any", &asks, &any).await
+    })
+    .await;
+    let mut labelled = with_route_and_monitor();
+    labelled["serviceMonitor"] = json!({"labels": {"team": "a"}});
+    harness.apply_server(labelled).await;
+    message_of(&harness, "ServiceMonitorReady", "False", "ApplyFailed").await;
+    harness.wait_for_condition("Ready", "True", "Serving").await;
+    server
+        .kubectl(["delete", "validatingwebhookconfiguration", &harness.namespace])
+        .unwrap();
+    message_of(&harness, "ServiceMonitorReady", "True", "Applied").await;
+
     let has_own_host =
         |route: &HTTPRoute| (route.spec.hostnames == ["tools.example.com"]).then_some(route.clone());
     let mut edit = json!({

@@ -69,6 +69,8 @@ async fn terminating_pod_does_not_count() {
         .await
         .unwrap();
     pods.delete(&goes.pod, &DeleteParams::default()).await.unwrap();
+    // By the second reconcile the operator has seen the deletion.
+    harness.reconcile().await;
     goes.report("hotConfigHash", json!("an-old-hash"));
     harness.reconcile().await;
     let requests = goes.request_count();

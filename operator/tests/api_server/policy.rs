@@ -86,7 +86,6 @@ async fn secret_without_required_label_is_not_used() {
         .wait_for_conditions(&[
             ("SecretsResolved", "False", "SecretNotAllowed"),
             ("Ready", "False", "SecretNotAllowed"),
-            ("Stalled", "True", "SecretNotAllowed"),
         ])
         .await;
     assert!(!has_deployment(&harness).await);

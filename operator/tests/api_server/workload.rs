@@ -260,6 +260,7 @@ async fn policy_holds_for_pod_template() {
             ("PodTemplateValid", "False", "SecretNotAllowed"),
             ("ConfigValid", "False", "SecretNotAllowed"),
             ("Ready", "False", "SecretNotAllowed"),
+            ("Stalled", "True", "SecretNotAllowed"),
         ])
         .await;
 }

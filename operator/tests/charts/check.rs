@@ -62,12 +62,9 @@ fn check_fails_until_operator_works_and_after_its_death() {
         succeeds(&[&["install", chart, chart, "--create-namespace"], arguments, &at].concat());
     };
     install("vmcp-crds", &[]);
-    for kind in ["virtualmcpservers", "mcpgroups", "mcpserverentries"] {
-        let crd = format!("crd/{kind}.vmcp.dev");
-        server
-            .kubectl(["wait", "--for=condition=Established", "--timeout=60s", &crd])
-            .unwrap();
-    }
+    server
+        .wait_until_served(&["virtualmcpservers", "mcpgroups", "mcpserverentries"])
+        .unwrap();
     assert_fails(&check(pod, &user), "cannot list VirtualMCPServer");
 
     // No node runs the pods.

@@ -52,10 +52,7 @@ fn start() -> ApiServer {
         apply(&server, &namespace.to_string(), &[]).unwrap();
     }
     apply(&server, &service_monitor().to_string(), &[]).unwrap();
-    let crd = "crd/servicemonitors.monitoring.coreos.com";
-    server
-        .kubectl(["wait", "--for=condition=Established", "--timeout=60s", crd])
-        .unwrap();
+    server.wait_until_served(&["servicemonitors"]).unwrap();
     server
 }
 

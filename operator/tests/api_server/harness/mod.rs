@@ -116,19 +116,7 @@ impl Harness {
                 self.apply_cluster(&crd).await;
             }
         }
-        for kind in kinds {
-            let crd = format!("crd/{kind}.vmcp.dev");
-            server
-                .kubectl(["wait", "--for=condition=Established", "--timeout=30s", &crd])
-                .unwrap();
-        }
-        // The API server serves a new kind shortly after it is established.
-        for kind in kinds {
-            eventually(&format!("{kind} are served"), async || {
-                server.kubectl(["get", kind, "-A"]).ok().map(drop)
-            })
-            .await;
-        }
+        server.wait_until_served(kinds).unwrap();
     }
 
     /// Gives the operator exactly the rights in `rules`.

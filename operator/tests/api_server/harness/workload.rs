@@ -90,6 +90,18 @@ impl Harness {
         self.patch_status::<Deployment>("vmcp-x", &status).await;
     }
 
+    /// Stands in for the Deployment's controller after the progress deadline: one pod, which is not ready.
+    pub(crate) async fn exceed_progress_deadline(&self) {
+        let deployment: Deployment = self.wait_for_object("vmcp-x").await;
+        let status = json!({"status": {
+            "observedGeneration": deployment.metadata.generation, "replicas": 1, "updatedReplicas": 1,
+            "conditions": [{
+                "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out",
+            }],
+        }});
+        self.patch_status::<Deployment>("vmcp-x", &status).await;
+    }
+
     /// Creates a ready pod with the labels of a gateway and a controller of this kind and uid.
     pub(crate) async fn apply_pod(&self, gateway: &FakeGateway, kind: &str, uid: &str) {
         self.create_pod("x", &gateway.pod, &owner("x", kind, uid)).await;
