@@ -473,14 +473,14 @@ fn sentinel_master_gets_the_sessions() -> anyhow::Result<()> {
     opens(&gateway)?;
     times_of_the_record(&sentinels.servers[sentinels.primary()?])?;
     // The sentinels do not know another name.
-    let (recipe, gateway) = gateway_with(SessionStorage {
+    let recipe = recipe_with(SessionStorage {
         sentinel: Some(RedisSentinel {
             master_name: "another".to_owned(),
             addresses: sentinels.addresses.iter().map(ToString::to_string).collect(),
         }),
         ..SessionStorage::default()
     })?;
-    unavailable(&recipe, &gateway, "another")
+    unavailable(&recipe, &recipe.start_without_store()?, "another")
 }
 
 #[requires(redis)]

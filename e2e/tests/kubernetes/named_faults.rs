@@ -55,7 +55,7 @@ static FAULTS: [Fault; 7] = [
     Fault {
         what: "Redis has stopped",
         inject: |cluster| run(cluster, &["scale", "deployment/redis", "--replicas=0"]),
-        words: &["cannot use Redis: ", "check that Redis runs"],
+        words: &["SessionStoreUnavailable", "cannot use Redis: "],
         heal: |cluster| {
             run(cluster, &["scale", "deployment/redis", "--replicas=1"])?;
             run(
