@@ -5,7 +5,6 @@
 //! | --- | --- |
 //! | nothing is written while nothing changes, and a change writes no more than it needs | `idle`, `no_writes`, `single_change` |
 //! | the operator outlives a restart, conflicts, expired watches and throttling of the API server | `api_server_restart`, `api_faults` |
-//! | a thousand virtual servers are reconciled in a minute, in little memory | `cold_start` |
 //! | fields of other managers stay; the operator's own are repaired | `field_managers`, `children`, `foreign_objects` |
 //! | new definitions keep objects and pods | `definition_upgrade` |
 //! | each right is needed; a missing one is named | `rights`, `missing_rights`, `charts/namespace_scope` |
@@ -23,7 +22,6 @@ mod api_server_restart;
 mod backend_secrets;
 mod bad_resources;
 mod children;
-mod cold_start;
 mod conditions;
 mod controller_manager;
 mod definition_upgrade;
