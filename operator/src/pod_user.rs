@@ -15,8 +15,10 @@ use crate::error::Error;
 
 /// The annotation of a namespace with the range of its user ids.
 const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
-/// How long the absence of a range is remembered. A new namespace gets its range shortly after its creation.
+/// How long the absence of a range is remembered before the first pods exist. A new namespace gets its range shortly after its creation.
 const ABSENCE_LIFETIME: Duration = Duration::from_secs(10);
+/// How long the absence of a range is remembered while pods run without one.
+const LASTING_ABSENCE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
 /// Which user id gateway pods have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,11 +56,11 @@ impl PodUsers {
         }
     }
 
-    /// Whether pods in `namespace` name a fixed user id. Without the right to read the namespace, the answer is as in the `live` Deployment, so that its
+    /// Whether pods in `namespace` name a fixed user id. If the namespace cannot be read, the answer is as in the `live` Deployment, so that its
     /// pods are not replaced.
     ///
     /// # Errors
-    /// When the API server does not answer.
+    /// When the API server does not answer, and there is no Deployment yet.
     pub async fn has_fixed_id(
         &self,
         client: &Client,
@@ -70,9 +72,13 @@ impl PodUsers {
             PodUser::Namespace => return Ok(false),
             PodUser::Auto => {}
         }
+        let lifetime = match live {
+            Some(live) if names_user(live) => LASTING_ABSENCE_LIFETIME,
+            _ => ABSENCE_LIFETIME,
+        };
         match self.known(namespace) {
             Some(KnownRange::Assigned) => return Ok(false),
-            Some(KnownRange::AbsentSince(since)) if since.elapsed() < ABSENCE_LIFETIME => return Ok(true),
+            Some(KnownRange::AbsentSince(since)) if since.elapsed() < lifetime => return Ok(true),
             _ => {}
         }
         let metadata = match namespace_metadata(client, namespace).await {
@@ -81,7 +87,7 @@ impl PodUsers {
                 tracing::debug!(namespace, %error, "cannot detect the range of user ids");
                 return Ok(live.is_none_or(names_user));
             }
-            Err(error) => return Err(error),
+            Err(error) => return live.map(names_user).ok_or(error),
         };
         let is_assigned = metadata.annotations.unwrap_or_default().contains_key(UID_RANGE);
         let range = if is_assigned {

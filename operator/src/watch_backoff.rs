@@ -21,9 +21,9 @@ impl Iterator for WatchBackoff {
 }
 
 impl Backoff for WatchBackoff {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
+    /// Does nothing. A failed list begins with an event, after which the library resets the backoff. [`DefaultBackoff`] resets itself after two
+    /// minutes without a failure.
+    fn reset(&mut self) {}
 }
 
 #[cfg(test)]
@@ -32,7 +32,12 @@ mod tests {
 
     #[test]
     fn delay_grows_up_to_five_seconds() {
-        let delays: Vec<Duration> = WatchBackoff::default().take(20).collect();
+        let mut backoff = WatchBackoff::default();
+        let next = || {
+            backoff.reset();
+            backoff.next()
+        };
+        let delays: Vec<Duration> = std::iter::from_fn(next).take(20).collect();
         assert!(delays[0] < Duration::from_secs(2), "{delays:?}");
         assert!(delays.iter().all(|delay| *delay <= MAX_DELAY), "{delays:?}");
         assert_eq!(delays.last(), Some(&MAX_DELAY));

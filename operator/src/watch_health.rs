@@ -18,7 +18,7 @@ use crate::kube_error::{describe_watch_error, watch_error_code};
 use crate::metrics::Metrics;
 use crate::watch::Scope;
 
-/// Time after which a refusal that is not repeated is over. A refused watch is tried again within 30 seconds, and one that is accepted again
+/// Time after which a refusal that is not repeated is over. A refused watch is tried again within 5 seconds, and one that is accepted again
 /// may report nothing until an object changes.
 const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
 

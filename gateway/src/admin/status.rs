@@ -71,10 +71,10 @@ impl Admin {
                 resource_templates: offered(&state, ListKind::Templates),
                 needs_affinity: running.is_some_and(|backend| backend.needs_affinity()),
                 error: state.error.as_ref().map(|error| {
-                    let cause = match era {
-                        Some(ProtocolEra::Modern) => MODERN_ONLY,
-                        _ => "",
-                    };
+                    let is_answer =
+                        matches!(error, BackendError::JsonRpc { .. } | BackendError::Status { .. });
+                    let is_modern = era == Some(ProtocolEra::Modern);
+                    let cause = if is_answer && is_modern { MODERN_ONLY } else { "" };
                     truncate::head(&format!("{cause}it {error}"), MAX_ERROR_BYTES).to_owned()
                 }),
             }

@@ -3,7 +3,7 @@
 //! A backend's result is forwarded byte for byte, so all that the gateway must know is that it is JSON. Nearly all of its bytes are in
 //! strings, and most of those are plain. So strings are scanned 64 bytes at a time with the widest SIMD vectors of the processor
 //! (simdjson's algorithm). Everything but the loop over long strings is inlined into one function per vector width, which `fast_path`
-//! selects. Every value that this accepts is valid JSON to other parsers; the reverse is not guaranteed.
+//! selects; what that buys stands there. Every value that this accepts is valid JSON to other parsers; the reverse is not guaranteed.
 
 #![allow(
     clippy::arithmetic_side_effects,

@@ -6,8 +6,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// Until when this process may write. Clones share one deadline; without one, writes are always allowed.
 ///
-/// A process that was paused, for example with its virtual machine, wakes up in the middle of a reconcile. Leader election alone would stop it
-/// only after its next attempt to renew.
+/// A process that was stopped goes on in the middle of a reconcile. Leader election alone would stop it only after its next attempt to renew.
+/// The clock stands still while the whole machine is suspended: then up to 15 s remain after it wakes.
 #[derive(Clone, Debug, Default)]
 pub struct WriteFence(Arc<Mutex<Option<Instant>>>);
 

@@ -153,13 +153,17 @@ fn store_failure((gateway, store): &(&GatewayPod, &SessionStoreStatus)) -> Optio
     })
 }
 
-/// Why no pod can use the session store, in the words of the first one. `None` if a pod can, or if no pod has reported.
+/// Why no pod can use the session store, in the words of the first one. `None` if a pod can, or if a ready pod has not reported.
 pub(super) fn unavailable_store(observed: &Observed<'_>) -> Option<String> {
+    let is_silent = |gateway: &GatewayPod| gateway.ready && gateway.status.is_err();
+    if observed.gateways.iter().any(is_silent) {
+        return None;
+    }
     let reports = store_reports(observed)?;
     let failures: Option<Vec<String>> = reports.iter().map(store_failure).collect();
     let failure = failures?.into_iter().next()?;
     Some(format!(
-        "no gateway pod reaches its session store, so clients cannot begin sessions: {failure}"
+        "no gateway pod can use its session store, so clients cannot begin sessions: {failure}"
     ))
 }
 

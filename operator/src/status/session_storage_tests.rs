@@ -105,7 +105,7 @@ fn server_is_not_ready_while_no_pod_reaches_its_store() {
     let message = &find(&status.conditions, "Ready").unwrap().message;
     assert_eq!(
         message,
-        "no gateway pod reaches its session store, so clients cannot begin sessions: a cannot use Redis: wrong password"
+        "no gateway pod can use its session store, so clients cannot begin sessions: a cannot use Redis: wrong password"
     );
     // A pod that does not report says nothing about the store.
     fixture.gateways[0].status = Err("does not respond".to_owned());

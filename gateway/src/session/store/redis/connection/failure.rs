@@ -150,15 +150,18 @@ pub(super) fn database_failure(error: &RedisError, db: u16) -> StoreError {
     unavailable(error)
 }
 
+/// What precedes the arguments of an unknown command in the words of Redis.
+const REPEATED_ARGUMENTS: &str = ", with args beginning with";
 /// Maximum length of text quoted from Redis.
 const MAX_DETAIL: usize = 200;
 
-/// Redis's own words. They never repeat a password or a value.
+/// Redis's own words, without a password or a value: a Redis that does not know a command repeats its arguments.
 fn detail(error: &RedisError) -> String {
     let own = match error.kind() {
         ErrorKind::Server(_) | ErrorKind::Extension => error.detail().unwrap_or_default(),
         _ => &error.to_string(),
     };
+    let own = own.split(REPEATED_ARGUMENTS).next().unwrap_or_default();
     own.chars().take(MAX_DETAIL).collect()
 }
 
@@ -247,6 +250,19 @@ mod tests {
             ] {
                 assert!(!failure.is_access_denied(), "{line}: {failure}");
             }
+        }
+    }
+
+    // An administrator may have renamed AUTH.
+    #[test]
+    fn unknown_command_does_not_show_its_arguments() {
+        let unknown = error("ERR unknown command 'AUTH', with args beginning with: 'gateway' 'hunter2' ");
+        for failure in [
+            authentication_failure(&unknown, Some("gateway")),
+            unavailable(&unknown),
+        ] {
+            assert!(failure.reason().contains("unknown command 'AUTH'"), "{failure}");
+            assert!(!failure.reason().contains("hunter2"), "{failure}");
         }
     }
 

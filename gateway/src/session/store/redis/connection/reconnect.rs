@@ -116,7 +116,7 @@ impl Reconnector {
                     } else {
                         tracing::warn!(
                             reason,
-                            "failed to replace connection to Redis; reconnect_task the current one"
+                            "failed to replace connection to Redis; keeping the current one"
                         );
                     }
                     started + PROBE_EVERY

@@ -146,9 +146,13 @@ impl Topology {
         sentinels: &[RedisAddress],
     ) -> Result<Vec<RedisAddress>, StoreError> {
         let asking = sentinels.iter().map(|sentinel| async move {
-            let mut dialled = dialler.for_sentinel(sentinel, secret).await?;
-            let asked = self.ask_sentinel(&mut dialled, master_name).await;
-            asked.map_err(|error| error.context(format_args!("the sentinel {sentinel}")))
+            let asking = async {
+                let mut dialled = dialler.for_sentinel(sentinel, secret).await?;
+                self.ask_sentinel(&mut dialled, master_name).await
+            };
+            asking
+                .await
+                .map_err(|error| error.context(format_args!("the sentinel {sentinel}")))
         });
         let mut asking: FuturesUnordered<_> = asking.collect();
         let mut failed = StoreError::unavailable("sessionStorage.sentinel names no sentinel");
