@@ -176,6 +176,23 @@ fn lost_node_is_named(cluster: &Cluster) -> anyhow::Result<()> {
     } else {
         (1, "node1")
     };
+    let pods_of_node = [
+        "get",
+        "pods",
+        "--selector=app.kubernetes.io/instance=demo",
+        &format!("--field-selector=spec.nodeName={node}"),
+        "--output=name",
+    ];
+    if cluster.kubectl(pods_of_node)?.is_empty() {
+        run(cluster, &["cordon", &redis])?;
+        let pod = settled(cluster, "demo", 2, "")?.into_keys().next();
+        run(
+            cluster,
+            &["delete", "pod", &pod.context("no pod")?, "--wait=false"],
+        )?;
+        settled(cluster, "demo", 2, "")?;
+        run(cluster, &["uncordon", &redis])?;
+    }
     let what = format!("{node} is lost");
     println!("# {what}");
     cluster.kill_node(number)?;
