@@ -5,6 +5,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt as _;
 use serde_json::{Value as Json, json};
 use vmcp_cluster::ApiServer;
+use vmcp_crds::v1alpha1::VirtualMCPServer;
 use vmcp_external::requires;
 
 use crate::harness::{Harness, eventually};
@@ -80,9 +81,16 @@ async fn new_definitions_keep_objects_and_pods() {
     harness
         .assert_stays("the pods are not replaced", "vmcp-x", unchanged)
         .await;
-    harness
-        .apply_server(json!({"replicas": 2, "networkPolicy": {}}))
-        .await;
+    // The API server may drop the new field for a moment after it has explained it.
+    let servers = harness.api::<VirtualMCPServer>();
+    eventually("the new field is kept", async || {
+        harness
+            .apply_server(json!({"replicas": 2, "networkPolicy": {}}))
+            .await;
+        let server = servers.get("x").await.unwrap();
+        server.spec.network_policy.is_some().then_some(())
+    })
+    .await;
     harness.wait_for_object::<NetworkPolicy>("vmcp-x").await;
     let after: Deployment = harness.wait_for_object("vmcp-x").await;
     assert_eq!(after.uid(), before.uid());
