@@ -73,7 +73,7 @@ impl PodUsers {
             PodUser::Auto => {}
         }
         let lifetime = match live {
-            Some(live) if names_user(live) => LASTING_ABSENCE_LIFETIME,
+            Some(live) if names_user(live) && has_running_pod(live) => LASTING_ABSENCE_LIFETIME,
             _ => ABSENCE_LIFETIME,
         };
         match self.known(namespace) {
@@ -104,6 +104,12 @@ impl PodUsers {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(namespace).copied()
     }
+}
+
+/// Whether a pod runs. With a fixed id, it proves that the namespace allows that id.
+fn has_running_pod(deployment: &Deployment) -> bool {
+    let status = deployment.status.as_ref();
+    status.and_then(|status| status.available_replicas) > Some(0)
 }
 
 fn names_user(deployment: &Deployment) -> bool {
