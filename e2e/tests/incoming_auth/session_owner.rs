@@ -40,10 +40,10 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     let alice = Caller::with(issuer.token("alice")?).open(home.mcp)?;
     let id = alice.session.clone().context("a session")?;
     assert_eq!(alice.call(home.mcp, "one_counter")?.tool_text()?, "1");
-    let nobodys = Caller::default().open(anonymous_gateway.mcp)?;
-    let nobodys_id = nobodys.session.clone().context("a session")?;
+    let anonymous = Caller::default().open(anonymous_gateway.mcp)?;
+    let anonymous_id = anonymous.session.clone().context("a session")?;
     assert_eq!(
-        nobodys.call(anonymous_gateway.mcp, "one_counter")?.tool_text()?,
+        anonymous.call(anonymous_gateway.mcp, "one_counter")?.tool_text()?,
         "1"
     );
 
@@ -56,15 +56,15 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     let namesake = Caller::with(elsewhere.token("alice")?);
     let foreign: [(&str, Caller, SocketAddr); 5] = [
         ("bob with alice's", bob.naming(&id), replica.mcp),
-        ("bob with nobody's", bob.naming(&nobodys_id), replica.mcp),
-        ("alice with nobody's", alice.naming(&nobodys_id), replica.mcp),
+        ("bob with an anonymous one", bob.naming(&anonymous_id), replica.mcp),
+        ("alice with an anonymous one", alice.naming(&anonymous_id), replica.mcp),
         (
             "alice of another issuer with alice's",
             namesake.naming(&id),
             replica_of_another_issuer.mcp,
         ),
         (
-            "nobody with alice's",
+            "anonymous with alice's",
             Caller::default().naming(&id),
             anonymous_replica.mcp,
         ),
@@ -90,7 +90,7 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     assert_eq!(alice.call(replica.mcp, "one_counter")?.tool_text()?, "2");
     assert_eq!(renewed.call(home.mcp, "one_counter")?.tool_text()?, "3");
     assert_eq!(
-        nobodys.call(anonymous_replica.mcp, "one_counter")?.tool_text()?,
+        anonymous.call(anonymous_replica.mcp, "one_counter")?.tool_text()?,
         "2"
     );
     assert_eq!(renewed.send(replica.mcp, "DELETE", None)?.status, 200);

@@ -23,20 +23,20 @@ fn missing_token_gets_resource_metadata_url() -> anyhow::Result<()> {
         ..oidc(&issuer)?
     };
     let (_, gateway) = gateway(settings)?;
-    let nobody = Caller::default();
-    let told = nobody.initialize(gateway.mcp)?;
-    assert_eq!((told.status, told.error_code()), (401, -32600));
+    let anonymous = Caller::default();
+    let refusal = anonymous.initialize(gateway.mcp)?;
+    assert_eq!((refusal.status, refusal.error_code()), (401, -32600));
     let metadata = "https://tools.example.com/.well-known/oauth-protected-resource/mcp";
     assert_eq!(
-        challenge(&told),
+        challenge(&refusal),
         format!("Bearer resource_metadata=\"{metadata}\", scope=\"tools:call openid\"")
     );
     // The same response for every request and session id: no session is loaded.
-    for answer in nobody.try_everything(gateway.mcp)? {
-        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&told)));
+    for answer in anonymous.try_everything(gateway.mcp)? {
+        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&refusal)));
     }
-    for answer in nobody.naming("v1.AAAA").try_everything(gateway.mcp)? {
-        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&told)));
+    for answer in anonymous.naming("v1.AAAA").try_everything(gateway.mcp)? {
+        assert_eq!(seen(&[answer]), seen(std::slice::from_ref(&refusal)));
     }
     // A token is looked for in the header and nowhere else.
     let query = format!("/mcp?access_token={}", issuer.token("alice")?);
