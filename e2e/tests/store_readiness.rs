@@ -54,7 +54,7 @@ fn says(gateway: &Gateway, recipe: &Recipe, ready: u16, words: &str) -> anyhow::
     })?;
     let (_, _, error) = state(gateway, recipe)?;
     for text in [error, gateway.log()?] {
-        ensure!(!text.contains(PASSWORD), "the password is told: {text}");
+        ensure!(!text.contains(PASSWORD), "the password is shown: {text}");
     }
     Ok(())
 }
@@ -97,6 +97,16 @@ fn gateway_with_refused_password_is_not_ready() -> anyhow::Result<()> {
     let words = "its default user has no password, but one is configured; remove it";
     let accept = ["ACL", "SETUSER", "default", "resetpass", ">hunter2"];
     refused_until_accepted(&unwanted, words, &accept, &redis)
+}
+
+/// A Redis without the command AUTH repeats its arguments. The password is hidden in the reason and in the log.
+#[requires(redis)]
+#[test]
+fn password_repeated_by_redis_is_hidden() -> anyhow::Result<()> {
+    let redis = Redis::start_with(None, &["rename-command AUTH \"\""])?;
+    let recipe = recipe(&redis)?;
+    let gateway = recipe.start_without_store()?;
+    says(&gateway, &recipe, 503, "unknown command 'AUTH'")
 }
 
 #[requires(redis)]

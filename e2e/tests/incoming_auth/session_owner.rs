@@ -43,7 +43,9 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     let anonymous = Caller::default().open(anonymous_gateway.mcp)?;
     let anonymous_id = anonymous.session.clone().context("a session")?;
     assert_eq!(
-        anonymous.call(anonymous_gateway.mcp, "one_counter")?.tool_text()?,
+        anonymous
+            .call(anonymous_gateway.mcp, "one_counter")?
+            .tool_text()?,
         "1"
     );
 
@@ -56,8 +58,16 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     let namesake = Caller::with(elsewhere.token("alice")?);
     let foreign: [(&str, Caller, SocketAddr); 5] = [
         ("bob with alice's", bob.naming(&id), replica.mcp),
-        ("bob with an anonymous one", bob.naming(&anonymous_id), replica.mcp),
-        ("alice with an anonymous one", alice.naming(&anonymous_id), replica.mcp),
+        (
+            "bob with an anonymous one",
+            bob.naming(&anonymous_id),
+            replica.mcp,
+        ),
+        (
+            "alice with an anonymous one",
+            alice.naming(&anonymous_id),
+            replica.mcp,
+        ),
         (
             "alice of another issuer with alice's",
             namesake.naming(&id),
@@ -90,7 +100,9 @@ fn session_belongs_to_the_subject_that_opened_it() -> anyhow::Result<()> {
     assert_eq!(alice.call(replica.mcp, "one_counter")?.tool_text()?, "2");
     assert_eq!(renewed.call(home.mcp, "one_counter")?.tool_text()?, "3");
     assert_eq!(
-        anonymous.call(anonymous_replica.mcp, "one_counter")?.tool_text()?,
+        anonymous
+            .call(anonymous_replica.mcp, "one_counter")?
+            .tool_text()?,
         "2"
     );
     assert_eq!(renewed.send(replica.mcp, "DELETE", None)?.status, 200);

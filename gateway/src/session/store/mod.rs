@@ -121,13 +121,27 @@ impl StoreError {
     /// The same error, with `what` before its reason.
     #[must_use]
     pub fn context(self, what: impl std::fmt::Display) -> Self {
-        let add = |reason: String| format!("{what}: {reason}");
+        self.map_reason(|reason| format!("{what}: {reason}"))
+    }
+
+    /// The same error, with `<hidden>` in the place of `secret`: a server or a proxy may repeat what it was sent.
+    #[must_use]
+    pub fn hiding(self, secret: &str) -> Self {
+        if secret.is_empty() {
+            return self;
+        }
+        self.map_reason(|reason| reason.replace(secret, "<hidden>"))
+    }
+
+    fn map_reason(self, change: impl FnOnce(String) -> String) -> Self {
         match self {
             Self::Unavailable { reason, cause } => Self::Unavailable {
-                reason: add(reason),
+                reason: change(reason),
                 cause,
             },
-            Self::CorruptRecord { detail } => Self::CorruptRecord { detail: add(detail) },
+            Self::CorruptRecord { detail } => Self::CorruptRecord {
+                detail: change(detail),
+            },
         }
     }
 

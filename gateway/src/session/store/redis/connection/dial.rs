@@ -117,7 +117,7 @@ impl Dialler {
         let mut auth = ::redis::cmd("AUTH");
         auth.arg(username).arg(secret.expose_secret());
         let answer = dialled.try_ask::<()>(&auth, limit).await?;
-        answer.map_err(|error| authentication_failure(&error, username))
+        answer.map_err(|error| authentication_failure(&error, username).hiding(secret.expose_secret()))
     }
 
     /// Opens a connection to a sentinel: without a password first, then with it if the sentinel requires one.
@@ -155,11 +155,17 @@ impl Dialler {
         if let Some(username) = &self.username {
             info = info.set_username(username);
         }
-        if let Some(secret) = self.secret()? {
+        let secret = self.secret()?;
+        if let Some(secret) = &secret {
             info = info.set_password(secret.expose_secret());
         }
-        self.dial(address, Some(peer), &info, config().set_push_sender(pushed))
-            .await
+        let dialled = self
+            .dial(address, Some(peer), &info, config().set_push_sender(pushed))
+            .await;
+        dialled.map_err(|error| match &secret {
+            Some(secret) => error.hiding(secret.expose_secret()),
+            None => error,
+        })
     }
 
     async fn dial(

@@ -266,6 +266,19 @@ mod tests {
         }
     }
 
+    // A proxy has words of its own.
+    #[test]
+    fn password_is_hidden_in_any_words() {
+        let repeated = error("ERR no upstream accepts 'hunter2'");
+        let failure = authentication_failure(&repeated, None);
+        let hidden = failure.clone().hiding("hunter2");
+        assert!(
+            hidden.reason().contains("no upstream accepts '<hidden>'"),
+            "{hidden}"
+        );
+        assert_eq!(failure.clone().hiding(""), failure);
+    }
+
     #[test]
     fn denial_says_what_is_denied_and_what_to_do() {
         let wrong = error("WRONGPASS invalid username-password pair or user is disabled.");
