@@ -124,7 +124,7 @@ impl StoreError {
         self.map_reason(|reason| format!("{what}: {reason}"))
     }
 
-    /// The same error, with `<hidden>` in the place of `secret`: a server or a proxy may repeat what it was sent.
+    /// The same error, with `secret` replaced by `<hidden>`: a server or a proxy may repeat what it was sent.
     #[must_use]
     pub fn hiding(self, secret: &str) -> Self {
         if secret.is_empty() {
