@@ -66,6 +66,9 @@ Example:
   TOKEN=$(vmcp-gateway status-token --config gateway.yaml)
   curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:9483/status")]
     StatusToken(ConfigFile),
+    /// Run a server of the gateway, and end it with the gateway.
+    #[command(hide = true)]
+    Supervise(ServerArgs),
     /// Print the version, the commit that it was built from, and the supported revisions of the protocol.
     Version,
 }
@@ -76,4 +79,12 @@ pub struct ConfigFile {
     /// The configuration file, in YAML.
     #[arg(long, value_name = "FILE", env = "VMCP_CONFIG")]
     pub config: PathBuf,
+}
+
+/// A program and its arguments.
+#[derive(Debug, clap::Args)]
+pub struct ServerArgs {
+    /// The program, after `--`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
 }

@@ -14,6 +14,7 @@ pub mod config;
 pub mod core;
 pub mod frontend;
 pub mod session;
+pub mod supervisor;
 pub mod telemetry;
 pub mod version;
 

@@ -8,12 +8,13 @@ use secrecy::SecretString;
 use vmcp_crds::config::{GatewayConfig, REDIS_PASSWORD_ENV, without_line_break};
 use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
-use vmcp_gateway::args::{Args, Command, ConfigFile};
+use vmcp_gateway::args::{Args, Command, ConfigFile, ServerArgs};
 use vmcp_gateway::config::Config;
 use vmcp_gateway::preflight;
 use vmcp_gateway::runtime::huge_pages;
 use vmcp_gateway::runtime::signals::termination_signal;
 use vmcp_gateway::session::id::signing_keys::SigningKeys;
+use vmcp_gateway::supervisor;
 use vmcp_gateway::telemetry::logs;
 use vmcp_gateway::version;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Validate(file) => validate(&file),
         Command::Keygen => keygen(),
         Command::StatusToken(file) => status_token(&file),
+        Command::Supervise(server) => supervise(&server),
         Command::Version => {
             print!("{}", version::text());
             Ok(ExitCode::SUCCESS)
@@ -95,6 +97,11 @@ fn status_token(file: &ConfigFile) -> anyhow::Result<ExitCode> {
     let server = &config.server;
     println!("{}", keys.current().status_token(&server.namespace, &server.name));
     Ok(ExitCode::SUCCESS)
+}
+
+fn supervise(server: &ServerArgs) -> anyhow::Result<ExitCode> {
+    let (program, arguments) = server.command.split_first().context("no program")?;
+    supervisor::supervise(program, arguments)
 }
 
 fn load(file: &ConfigFile) -> Result<Config, ExitCode> {

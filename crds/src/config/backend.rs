@@ -8,6 +8,10 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::command::{
+    ProcessMode, Variables, default_max_processes, default_process_idle_timeout, is_default_max_processes,
+    is_default_process_idle_timeout,
+};
 use super::rules::{self, range};
 use super::{
     BreakerConfig, ConcurrencyConfig, Duration, HeaderSource, HealthConfig, Timeouts, address, cel,
@@ -25,12 +29,57 @@ pub struct BackendConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`. With `transport: sse`, the URL of its stream, for example
-    /// `http://time.tools.svc:8000/sse`.
+    /// `http://time.tools.svc:8000/sse`. A backend has either this or `command`.
+    // Required in the resource of a server that runs already.
     #[schemars(
         length(max = 2048),
         extend("x-kubernetes-validations" = [cel::rule(&cel::is_endpoint("self"), rules::ENDPOINT_EXPECTED)])
     )]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
+    /// A program that the gateway runs, and its arguments, for example `[uvx, mcp-server-git, --repository, /repo]`. It speaks MCP on its
+    /// standard input and output. A name without `/` is looked up in `PATH`; there is no shell. A session at such a server is a process,
+    /// so it belongs to one gateway process: each replica starts its own. When the process ends, running calls end with an error, and the
+    /// next call starts a new one. A client's response to a request of such a server must reach the replica that runs the call. What the
+    /// program writes to standard error goes to the gateway's log.
+    #[schemars(length(max = 256), inner(length(max = 32_768)))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Environment variables of the program, by name, for example `TOKEN: {env: GIT_TOKEN}`. Besides these it gets only `PATH`, `HOME`,
+    /// `LANG` and `TMPDIR` of the gateway. A server with a variable without a value cannot be started; other backends are not affected.
+    #[schemars(extend("maxProperties" = 128))]
+    #[serde(default, skip_serializing_if = "Variables::is_empty")]
+    pub env: Variables,
+    /// The directory in which the program starts. A relative path starts at the directory of this configuration file. Default: the
+    /// directory in which the gateway was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_directory: Option<PathBuf>,
+    /// Which clients a process of the program has. `perSession`: each session has a process of its own, so that no state of one client
+    /// reaches another. `shared`: one process for all sessions, for a server without state that is expensive to start. Features of a
+    /// single client do not work then: the server sees the gateway's name and capabilities, its requests to clients are refused, log
+    /// levels and changes of roots are not forwarded, and clients cannot subscribe to resources.
+    #[schemars(extend("default" = ProcessMode::default().as_str()))]
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub processes: ProcessMode,
+    /// Maximum number of processes for clients' sessions in each gateway process, from 1 to 4096. A call that needs a further one is
+    /// answered with status 503 and `Retry-After`. The process in which the gateway lists what the server offers does not count.
+    #[schemars(range(min = 1, max = 4096), extend("default" = default_max_processes()))]
+    #[serde(
+        default = "default_max_processes",
+        skip_serializing_if = "is_default_max_processes"
+    )]
+    pub max_processes: u32,
+    /// Time without a call after which a session's process ends, from `1s` to `24h`. The next call of the session starts a new one, which
+    /// does not have the state of the old one. A session with an open stream keeps its process.
+    #[schemars(
+        extend("default" = default_process_idle_timeout().to_string()),
+        extend("x-kubernetes-validations" = range::PROCESS_IDLE_TIMEOUT.cel())
+    )]
+    #[serde(
+        default = "default_process_idle_timeout",
+        skip_serializing_if = "is_default_process_idle_timeout"
+    )]
+    pub idle_timeout: Duration,
     /// IP addresses of the URL's host, instead of a DNS lookup, for example `[10.0.0.7]`. A host with several addresses, such as a
     /// headless Service, is treated as several servers with separate sessions: a session stays at the address where it was opened. It is
     /// reopened at another address if that address no longer accepts connections, or, without TLS, if it no longer belongs to the host.
@@ -205,6 +254,12 @@ impl Default for BackendConfig {
         Self {
             name: String::new(),
             url: String::new(),
+            command: Vec::new(),
+            env: Variables::new(),
+            working_directory: None,
+            processes: ProcessMode::default(),
+            max_processes: default_max_processes(),
+            idle_timeout: default_process_idle_timeout(),
             addresses: Vec::new(),
             tls: None,
             transport: BackendTransport::default(),

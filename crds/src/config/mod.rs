@@ -22,6 +22,7 @@ mod address;
 mod aggregation;
 mod backend;
 pub(crate) mod cel;
+mod command;
 mod defaults;
 mod duration;
 mod header_source;
@@ -55,6 +56,7 @@ pub use backend::{
     AnnotationOverride, BackendConfig, BackendTls, BackendTransport, CatalogScope, PromptOverride,
     PromptRules, ResourceRules, SessionState, ToolOverride, ToolRules,
 };
+pub use command::{ProcessMode, VariableSource, Variables};
 pub use duration::Duration;
 pub use header_source::HeaderSource;
 pub use hot::{AccessLogConfig, HotConfig, LogLevel, SampleShare, ServerInfo};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use kube::{CustomResource, KubeSchema, ResourceExt as _};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::secret_file::{self, TlsPaths};
 use super::{CaBundleRef, GroupRef, SecretFile, SecretKeyRef, SecretRef, SetFields};
@@ -183,6 +184,8 @@ fn without_env_and_file(generator: &mut SchemaGenerator) -> Schema {
 fn without_files(generator: &mut SchemaGenerator) -> Schema {
     let mut schema = BackendConfig::json_schema(generator);
     cel::remove_properties(&mut schema, &["name", "timeouts", "tls", "headers"]);
+    cel::remove_properties(&mut schema, &BackendConfig::COMMAND_FIELDS);
+    schema.insert("required".to_owned(), json!(["url"]));
     schema
 }
 

@@ -36,6 +36,12 @@ pub enum BackendError {
     /// A configured request header has no value: the request was never sent.
     #[error("cannot be called: header {0}")]
     MissingHeader(String),
+    /// A configured environment variable of the server has no value: no process was started.
+    #[error("cannot be started: variable {0}")]
+    MissingVariable(String),
+    /// All processes that the server may have are in use: the request was not sent.
+    #[error("has {0} processes, which is its limit (`maxProcesses`)")]
+    TooManyProcesses(usize),
     /// The backend does not know the upstream session any more. It has not executed the request.
     #[error("does not know its session any more")]
     SessionLost,
@@ -276,6 +282,8 @@ impl BackendError {
             | Self::SessionAffinityRequired
             | Self::SingleSession
             | Self::MissingHeader(_)
+            | Self::MissingVariable(_)
+            | Self::TooManyProcesses(_)
             | Self::NotProcessed(_)
             | Self::TooLarge(_)
             | Self::NoRoom(_)
@@ -296,6 +304,8 @@ impl BackendError {
         match self {
             Self::Unreachable(_)
             | Self::MissingHeader(_)
+            | Self::MissingVariable(_)
+            | Self::TooManyProcesses(_)
             | Self::SessionLost
             | Self::SessionAffinityRequired
             | Self::SingleSession

@@ -125,6 +125,9 @@ impl Backend {
         params: &InitializeParams<'_>,
         attempt: &mut Attempt,
     ) -> Result<InitializeResult, BackendError> {
+        if !self.inner.transport.connects() {
+            return Ok(self.initialize_at(params, None, attempt).await?);
+        }
         let pools = self.inner.pools.load_full();
         let mut reason = String::new();
         for address in pools.candidates().await? {

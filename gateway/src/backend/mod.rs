@@ -50,7 +50,7 @@ use vmcp_crds::config::CatalogScope;
 use vmcp_crds::status::ProtocolEra;
 
 use crate::budget::Account;
-use crate::config::{self, BackendName, BackendTransport, UpstreamSettings};
+use crate::config::{self, BackendEndpoint, BackendName, BackendTransport, ServerCommand, UpstreamSettings};
 use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 use crate::runtime::compute::{ComputeMeter, WorkFailed};
@@ -74,7 +74,7 @@ pub use listen::{ListenStream, NoStream, position, retry};
 pub use response_events::ResponseEvents;
 pub use response_reader::{BackendResponse, MessageRole};
 pub use shared_session::{ID_BLOCKS, SharedSession, random_id_block};
-pub use transport::SessionScope;
+pub use transport::{ProcessExit, SessionScope};
 pub use upstream_body::UpstreamBody;
 
 /// How long a backend counts as losing its sessions after it was seen to.
@@ -107,6 +107,7 @@ pub struct Backend {
 #[derive(Debug)]
 struct Inner {
     name: BackendName,
+    /// The URL of the MCP endpoint; `/` for a program.
     url: Uri,
     /// The `Host` header of requests over plain HTTP. Over TLS the connection may be HTTP/2, which has none.
     host_header: Option<HeaderValue>,
@@ -182,13 +183,17 @@ impl Backend {
     pub fn new(configured: &config::BackendSettings, http_client: HttpClient) -> Self {
         let config::BackendSettings {
             name,
-            url,
-            transport: protocol,
+            endpoint,
             upstream: contact,
             disposable,
             ..
         } = configured.clone();
-        let (origin, host_header) = (origin(&url, protocol), host_header(&url));
+        let (origin, transport) = (origin(&endpoint), Transport::new(&endpoint));
+        let url = match endpoint {
+            BackendEndpoint::Http { url, .. } => url,
+            BackendEndpoint::Command(_) => Uri::default(),
+        };
+        let host_header = host_header(&url);
         let http_client = http_client.with_own_gauge();
         let (account, catalog_account) = (http_client.budget().backend(), http_client.budget().catalog());
         let session_catalog_account = http_client.budget().session_catalog();
@@ -207,7 +212,7 @@ impl Backend {
                 shares_session: AtomicBool::new(contact.shares_session),
                 is_disposable: AtomicBool::new(disposable),
                 contact: ArcSwap::new(contact),
-                transport: Transport::new(protocol),
+                transport,
                 lost_sessions_at: ArcSwapOption::empty(),
                 meter: Arc::default(),
                 requests: own_request_id::RequestCounter::default(),
@@ -230,7 +235,7 @@ impl Backend {
         &self.inner.name
     }
 
-    /// The URL of the MCP endpoint.
+    /// The URL of the MCP endpoint; `/` for a program.
     #[must_use]
     pub fn url(&self) -> &Uri {
         &self.inner.url
@@ -240,8 +245,11 @@ impl Backend {
     #[must_use]
     pub fn is_configured_as(&self, configured: &config::BackendSettings) -> bool {
         let inner = &self.inner;
-        let protocol = inner.transport.protocol();
-        (&inner.name, &inner.url, protocol) == (&configured.name, &configured.url, configured.transport)
+        let is_same_url = match &configured.endpoint {
+            BackendEndpoint::Http { url, .. } => *url == inner.url,
+            BackendEndpoint::Command(_) => true,
+        };
+        inner.name == configured.name && is_same_url && inner.transport.is_for(&configured.endpoint)
     }
 
     /// Records that the backend loses a session repeatedly, so that its sessions are not reopened for a while.
@@ -404,7 +412,7 @@ impl Backend {
         &self.inner.session_catalog_account
     }
 
-    /// A digest of transport and URL. A session id of one origin is never sent to another.
+    /// A digest of transport and URL, or of the program. A session id of one origin is never sent to another.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.inner.origin
@@ -424,11 +432,23 @@ fn host_header(url: &Uri) -> Option<HeaderValue> {
     host.ok()
 }
 
-fn origin(url: &Uri, protocol: BackendTransport) -> String {
+fn origin(endpoint: &BackendEndpoint) -> String {
     // Two transports of one URL do not share sessions.
-    let place = match protocol {
-        BackendTransport::StreamableHttp => url.to_string(),
-        BackendTransport::Sse => format!("sse {url}"),
+    let place = match endpoint {
+        BackendEndpoint::Http {
+            url,
+            transport: BackendTransport::StreamableHttp,
+        } => url.to_string(),
+        BackendEndpoint::Http {
+            url,
+            transport: BackendTransport::Sse,
+        } => format!("sse {url}"),
+        BackendEndpoint::Command(command) => {
+            let ServerCommand {
+                program, arguments, ..
+            } = &**command;
+            format!("stdio {program:?} {arguments:?}")
+        }
     };
     let digest = Sha256::digest(place.as_bytes());
     base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, &digest[..12])

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use vmcp_crds::config::rules;
 
 use super::BackendError;
-use crate::config::{ConfiguredHeader, HeaderSource};
+use crate::config::{ConfiguredHeader, ValueSource};
 
 /// The maximum age of a value from a file. An older value is read again.
 const FILE_MAX_AGE: Duration = Duration::from_secs(1);
@@ -148,17 +148,17 @@ impl HeaderValueSource {
             _ => {}
         }
         let (read, due) = match &self.header.source {
-            HeaderSource::Env(variable) => {
+            ValueSource::Env(variable) => {
                 let value = std::env::var(variable);
                 let reason = |_| format!("the environment variable {variable} is not set or not valid UTF-8");
                 (value.map_err(reason), None)
             }
-            HeaderSource::File(file) => {
+            ValueSource::File(file) => {
                 let text = tokio::fs::read_to_string(file).await;
                 let reason = |error| format!("the file {} cannot be read: {error}", file.display());
                 (text.map_err(reason), Some(Instant::now() + FILE_MAX_AGE))
             }
-            HeaderSource::Value(value) => (Ok(value.clone()), None),
+            ValueSource::Value(value) => (Ok(value.clone()), None),
         };
         let value = read.and_then(|text| self.header_value(&text));
         let value = match (value, known) {
@@ -207,7 +207,7 @@ mod tests {
         RequestHeaders::new(&[ConfiguredHeader {
             name: HeaderName::from_static("x-key"),
             prefix: prefix.to_owned(),
-            source: HeaderSource::File(file.to_owned()),
+            source: ValueSource::File(file.to_owned()),
         }])
     }
 
@@ -285,7 +285,7 @@ mod tests {
         let plain = |value: String| ConfiguredHeader {
             name: HeaderName::from_static("x-key"),
             prefix: "Bearer ".to_owned(),
-            source: HeaderSource::Value(value),
+            source: ValueSource::Value(value),
         };
         let mut headers = RequestHeaders::default();
         for number in 10..40 {

@@ -1,5 +1,7 @@
 //! The server-sent events of a response.
 
+use std::sync::{Arc, OnceLock};
+
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -20,8 +22,8 @@ pub struct ResponseEvents(EventSource);
 enum EventSource {
     /// The body of one response.
     Body(Box<Assembly>),
-    /// A share of an HTTP+SSE stream.
-    Shared(mpsc::Receiver<Event>),
+    /// A share of the stream of a process-local session, and why the stream has ended, if that is known.
+    Shared(mpsc::Receiver<Event>, Arc<OnceLock<String>>),
 }
 
 /// Decodes the events of a body.
@@ -46,8 +48,8 @@ impl ResponseEvents {
         })))
     }
 
-    pub(super) fn shared(events: mpsc::Receiver<Event>) -> Self {
-        Self(EventSource::Shared(events))
+    pub(super) fn shared(events: mpsc::Receiver<Event>, end_reason: Arc<OnceLock<String>>) -> Self {
+        Self(EventSource::Shared(events, end_reason))
     }
 
     /// Returns the next event, or `None` at the end of the stream. Cancel safe. It has no deadline, because a backend may be silent for as
@@ -58,7 +60,11 @@ impl ResponseEvents {
     pub async fn next(&mut self) -> Result<Option<Event>, BackendError> {
         match &mut self.0 {
             EventSource::Body(own) => own.next().await,
-            EventSource::Shared(events) => Ok(events.recv().await),
+            EventSource::Shared(events, end_reason) => match (events.recv().await, end_reason.get()) {
+                (Some(event), _) => Ok(Some(event)),
+                (None, Some(reason)) => Err(BackendError::Broken(reason.clone())),
+                (None, None) => Ok(None),
+            },
         }
     }
 }

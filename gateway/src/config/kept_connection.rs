@@ -18,7 +18,7 @@ pub struct KeptConnection {
 }
 
 impl HotSettings {
-    /// Replaces the URL and the connection settings of each backend that names a missing file by those in `before`, if those do not name
+    /// Replaces the endpoint and the connection settings of each backend that names a missing file by those in `before`, if those do not name
     /// it. What the backend may offer, and its limits, are the new ones in any case.
     #[must_use]
     pub fn keeping_connections_of(mut self, before: &Self) -> Self {
@@ -36,8 +36,7 @@ impl HotSettings {
                 missing_file: missing_file.to_owned(),
             });
             // The old credentials belong to the old URL.
-            backend.url = earlier.url.clone();
-            backend.transport = earlier.transport;
+            backend.endpoint = earlier.endpoint.clone();
             backend.upstream = earlier.upstream.clone();
         }
         if !self.kept_connections.is_empty() {
@@ -80,8 +79,8 @@ mod tests {
             let (new, kept) = (hot(&fields), hot(&fields).keeping_connections_of(&before));
             let (held, old) = (&kept.backends[0], &before.backends[0]);
             assert_eq!(
-                (&held.url, &held.upstream),
-                (&old.url, &old.upstream),
+                (&held.endpoint, &held.upstream),
+                (&old.endpoint, &old.upstream),
                 "{setting}"
             );
             assert_eq!(held.exposure, new.backends[0].exposure);
@@ -109,7 +108,7 @@ mod tests {
         for before in [&none, &same] {
             let new = hot(with_key).keeping_connections_of(before);
             assert!(new.kept_connections.is_empty());
-            assert_eq!(new.backends[0].url, "http://new/");
+            assert_eq!(new.backends[0].url().unwrap(), "http://new/");
         }
         assert_eq!(
             hot(with_key)
@@ -121,6 +120,6 @@ mod tests {
         std::fs::write(directory.path().join("key"), "s3cret").unwrap();
         let new = hot(with_key).keeping_connections_of(&before);
         assert!(new.kept_connections.is_empty());
-        assert_eq!(new.backends[0].url, "http://new/");
+        assert_eq!(new.backends[0].url().unwrap(), "http://new/");
     }
 }

@@ -2,6 +2,7 @@
 
 mod access;
 pub mod aggregation;
+mod backend_endpoint;
 mod canonical_uri;
 pub mod file_watcher;
 mod incoming_auth;
@@ -12,13 +13,16 @@ mod redis;
 mod resilience;
 mod upstream;
 mod validate;
+mod value_source;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use http::HeaderName;
+#[cfg(test)]
+use http::Uri;
 use secrecy::SecretString;
 pub use vmcp_crds::config::BackendTransport;
 use vmcp_crds::config::{GatewayConfig, LogLevel, read, split_file};
@@ -27,6 +31,7 @@ pub use access::{AccessPolicy, HostPort, Origin};
 pub use aggregation::{
     Aggregation, ConflictResolution, ExposurePolicy, FailureMode, ItemOverride, ItemRules, NameFilter,
 };
+pub use backend_endpoint::{BackendEndpoint, ServerCommand};
 pub(crate) use canonical_uri::canonical;
 pub use incoming_auth::{IncomingAuth, OidcSettings};
 pub use kept_connection::KeptConnection;
@@ -34,8 +39,9 @@ pub use limits::{RequestLimits, SessionLimits};
 pub use pattern::Pattern;
 pub use redis::{RedisAddress, RedisPassword, RedisStorage, RedisTls, RedisTopology};
 pub use resilience::{BreakerSettings, ConcurrencySettings, HealthSettings, ResilienceSettings};
-pub use upstream::{ConfiguredHeader, HeaderSource, Timeouts, UpstreamSettings, UpstreamTls};
+pub use upstream::{ConfiguredHeader, Timeouts, UpstreamSettings, UpstreamTls};
 pub use validate::InvalidConfig;
+pub use value_source::ValueSource;
 
 pub use crate::certificates::CertificatePair;
 
@@ -168,10 +174,8 @@ pub struct ServerIdentity {
 pub struct BackendSettings {
     /// Unique name of the backend.
     pub name: BackendName,
-    /// URL of the backend's MCP endpoint.
-    pub url: Uri,
-    /// The MCP transport of the backend.
-    pub transport: BackendTransport,
+    /// Where the server is: a URL, or a program.
+    pub endpoint: BackendEndpoint,
     /// What of its catalog is advertised to clients, and under which names.
     pub exposure: Arc<ExposurePolicy>,
     /// Circuit breaker, concurrency limit and health checks.
@@ -187,8 +191,10 @@ impl BackendSettings {
     pub(crate) fn for_test(name: &str, url: Uri) -> Self {
         Self {
             name: BackendName::for_test(name),
-            url,
-            transport: BackendTransport::default(),
+            endpoint: BackendEndpoint::Http {
+                url,
+                transport: BackendTransport::default(),
+            },
             exposure: Arc::default(),
             resilience: ResilienceSettings::default(),
             upstream: Arc::default(),

@@ -1,6 +1,5 @@
 //! Connections and requests to a backend: validated settings.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +8,7 @@ use http::HeaderName;
 use vmcp_crds::config::CatalogScope;
 
 use super::Pattern;
+use super::ValueSource;
 use crate::certificates::CertificatePair;
 
 /// How the gateway connects to a backend and sends requests to it.
@@ -36,8 +36,8 @@ impl UpstreamSettings {
     /// The files that the settings name.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         let of_headers = self.headers.iter().filter_map(|header| match &header.source {
-            HeaderSource::File(file) => Some(file),
-            HeaderSource::Env(_) | HeaderSource::Value(_) => None,
+            ValueSource::File(file) => Some(file),
+            ValueSource::Env(_) | ValueSource::Value(_) => None,
         });
         let pair = self.tls.identity.as_ref();
         let pair = pair.map(|pair| [&pair.cert_file, &pair.key_file]);
@@ -63,29 +63,7 @@ pub struct ConfiguredHeader {
     /// Text before the value, for example `Bearer `.
     pub prefix: String,
     /// Source of the value.
-    pub source: HeaderSource,
-}
-
-/// Source of a configured header's value.
-#[derive(Clone, PartialEq, Eq)]
-pub enum HeaderSource {
-    /// An environment variable of this name.
-    Env(String),
-    /// A file, which may change while the process runs.
-    File(PathBuf),
-    /// The value itself.
-    Value(String),
-}
-
-// The value is not for secrets, but may hold one.
-impl fmt::Debug for HeaderSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(variable) => f.debug_tuple("Env").field(variable).finish(),
-            Self::File(file) => f.debug_tuple("File").field(file).finish(),
-            Self::Value(_) => f.write_str("Value(..)"),
-        }
-    }
+    pub source: ValueSource,
 }
 
 /// Time limits of a backend's connections and responses.

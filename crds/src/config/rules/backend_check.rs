@@ -12,7 +12,7 @@ use super::super::{
 };
 use super::aggregation_check::{MAX_NAME_BYTES, is_name_byte};
 use super::range::{self, DurationRange};
-use super::{DNS_LABEL, FieldError, at, below, endpoint, header, is_dns_label, passed_header, words};
+use super::{DNS_LABEL, FieldError, at, below, header, is_dns_label, passed_header, words};
 
 /// The lowest `maxAnswerBytes`: the `initialize` response of a small server.
 const MIN_ANSWER_BYTES: u64 = 1024;
@@ -55,7 +55,11 @@ impl BackendConfig {
             let message = format!("found {:?}; expected {DNS_LABEL}", self.name);
             return Err(("name".into(), message));
         }
-        endpoint(&self.url).map_err(at("url"))?;
+        if self.command.is_empty() {
+            self.check_url()?;
+        } else {
+            self.check_command()?;
+        }
         self.check_names(aggregation)?;
         self.check_resilience()?;
         self.check_timeouts()?;
@@ -237,7 +241,7 @@ impl Timeouts {
     }
 }
 
-fn in_range(field: &'static str, range: DurationRange, value: Duration) -> Result<(), FieldError> {
+pub(super) fn in_range(field: &'static str, range: DurationRange, value: Duration) -> Result<(), FieldError> {
     range.check(value).map_err(at(field))
 }
 

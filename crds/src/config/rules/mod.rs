@@ -2,6 +2,7 @@
 
 mod aggregation_check;
 mod backend_check;
+mod command_check;
 mod hot_check;
 mod incoming_auth_check;
 pub mod range;

@@ -21,6 +21,8 @@ pub const PROBE_INTERVAL: DurationRange = DurationRange::millis(100, 60 * 60 * 1
 pub const PROBE_TIMEOUT: DurationRange = DurationRange::millis(10, 60 * 1000);
 /// `concurrency.wait`.
 pub const PERMIT_WAIT: DurationRange = DurationRange::at_most(60 * 1000);
+/// `idleTimeout` of a backend with a command.
+pub const PROCESS_IDLE_TIMEOUT: DurationRange = DurationRange::millis(1000, 24 * 60 * 60 * 1000);
 /// `aggregation.refresh`. More frequent requests would be a load of their own.
 pub const REFRESH: DurationRange = DurationRange::at_least(1000);
 /// `incomingAuth.oidc.clockLeeway`.

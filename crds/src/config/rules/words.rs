@@ -79,6 +79,19 @@ pub(in crate::config) const TLS_WITHOUT_EFFECT: &str =
 pub(in crate::config) const SHARED_SESSION_WITH_SSE: &str = "has no effect with `transport: sse`, where a session is a connection of one replica; remove one of the two";
 pub(in crate::config) const SHARED_SESSION_WITH_CATALOG: &str =
     "has no effect with `catalog: perSession`, because no client has its own session; remove one of the two";
+pub(in crate::config) const URL_OR_COMMAND_EXPECTED: &str =
+    "missing; a backend needs the URL of its endpoint, or in `command` the program to run";
+pub(in crate::config) const WITHOUT_EFFECT_BESIDE_COMMAND: &str =
+    "has no effect with `command`, because the server is not reached over HTTP; remove it";
+pub(in crate::config) const WITHOUT_EFFECT_BESIDE_URL: &str =
+    "has no effect with `url`, because the gateway does not run the server; remove it";
+pub(in crate::config) const PROGRAM_EXPECTED: &str = "expected the program to run";
+pub(in crate::config) const NUL_IN_COMMAND: &str = "has a NUL character, which no argument can have";
+pub(in crate::config) const SHARED_PROCESS_WITH_CATALOG: &str =
+    "has no effect with `catalog: perSession`, because no client has its own process; remove one of the two";
+pub(in crate::config) const VARIABLE_NAME_EXPECTED: &str =
+    "expected the name of an environment variable: letters, digits and `_`, not beginning with a digit";
+pub(in crate::config) const VARIABLE_SOURCE_EXPECTED: &str = "needs exactly one of `env`, `file` and `value`";
 pub(in crate::config) const ADDRESSES_WITHOUT_EFFECT: &str =
     "has no effect, because the host in the URL is an IP address; remove it";
 

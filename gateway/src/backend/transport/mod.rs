@@ -4,9 +4,13 @@
 //! says where sessions may be kept. A new transport is a new folder, an arm of [`Transport`], and its branch in each `match` below.
 
 mod http_sse;
+mod message_routes;
+mod session_stream;
+mod stdio;
 mod streamable_http;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -17,10 +21,13 @@ use crate::backend::initialize::Attempt;
 use crate::backend::{
     Backend, BackendError, BackendResponse, InitializeResult, ResponseEvents, UpstreamSession,
 };
-use crate::config::BackendTransport;
+use crate::config::{BackendEndpoint, BackendTransport};
 use crate::mcp::revision::Revision;
 
 use http_sse::SseStreams;
+use stdio::ServerProcesses;
+
+pub use stdio::ProcessExit;
 
 /// The transport of one backend, with its state in this process.
 #[derive(Debug)]
@@ -29,6 +36,8 @@ pub(super) enum Transport {
     StreamableHttp,
     /// HTTP+SSE of revision 2024-11-05, with the open streams.
     HttpSse(SseStreams),
+    /// The standard streams of a program that the gateway runs, with its processes.
+    Stdio(ServerProcesses),
 }
 
 /// Where the sessions of a transport can exist.
@@ -36,31 +45,50 @@ pub(super) enum Transport {
 pub enum SessionScope {
     /// A session is data. The session record contains it, and every replica can use it.
     Stored,
-    /// A session is a connection of this process. It is in no record, other replicas open their own, and it ends with the connection.
+    /// A session is a connection of this gateway process, or a process that it has started. It is in no record, other replicas open their
+    /// own, and it ends with the connection.
     ProcessLocal,
 }
 
 impl Transport {
-    /// Creates the transport for the configured protocol.
-    pub(super) fn new(protocol: BackendTransport) -> Self {
-        match protocol {
-            BackendTransport::StreamableHttp => Self::StreamableHttp,
-            BackendTransport::Sse => Self::HttpSse(SseStreams::default()),
+    /// Creates the transport for the configured endpoint.
+    pub(super) fn new(endpoint: &BackendEndpoint) -> Self {
+        match endpoint {
+            BackendEndpoint::Http {
+                transport: BackendTransport::StreamableHttp,
+                ..
+            } => Self::StreamableHttp,
+            BackendEndpoint::Http {
+                transport: BackendTransport::Sse,
+                ..
+            } => Self::HttpSse(SseStreams::default()),
+            BackendEndpoint::Command(command) => Self::Stdio(ServerProcesses::new(Arc::clone(command))),
         }
     }
 
-    /// The protocol for which it was created.
-    pub(super) fn protocol(&self) -> BackendTransport {
-        match self {
-            Self::StreamableHttp => BackendTransport::StreamableHttp,
-            Self::HttpSse(_) => BackendTransport::Sse,
+    /// Whether it was created for `endpoint`, apart from the URL.
+    pub(super) fn is_for(&self, endpoint: &BackendEndpoint) -> bool {
+        match (self, endpoint) {
+            (Self::StreamableHttp, BackendEndpoint::Http { transport, .. }) => {
+                *transport == BackendTransport::StreamableHttp
+            }
+            (Self::HttpSse(_), BackendEndpoint::Http { transport, .. }) => {
+                *transport == BackendTransport::Sse
+            }
+            (Self::Stdio(processes), BackendEndpoint::Command(command)) => processes.command() == command,
+            _ => false,
         }
+    }
+
+    /// Whether a connection to an address of the backend's host comes before a session.
+    pub(super) fn connects(&self) -> bool {
+        !matches!(self, Self::Stdio(_))
     }
 
     fn session_scope(&self) -> SessionScope {
         match self {
             Self::StreamableHttp => SessionScope::Stored,
-            Self::HttpSse(_) => SessionScope::ProcessLocal,
+            Self::HttpSse(_) | Self::Stdio(_) => SessionScope::ProcessLocal,
         }
     }
 }
@@ -87,6 +115,7 @@ impl Backend {
             Transport::StreamableHttp => self.call_over_http(session, message, id).await,
             // Boxed: the state of this future must not enlarge that of the common case.
             Transport::HttpSse(_) => Box::pin(self.call_over_sse(session, message, id)).await,
+            Transport::Stdio(_) => Box::pin(self.call_over_stdio(session, message, id)).await,
         };
         called.map_err(|error| self.hide_values(error))
     }
@@ -99,6 +128,7 @@ impl Backend {
         let sent = match &self.inner.transport {
             Transport::StreamableHttp => self.notify_over_http(session, message).await,
             Transport::HttpSse(_) => self.notify_over_sse(session, message).await,
+            Transport::Stdio(_) => self.notify_over_stdio(session, message).await,
         };
         sent.map_err(|error| self.hide_values(error))
     }
@@ -120,6 +150,10 @@ impl Backend {
                 streams.close(session);
                 Ok(())
             }
+            Transport::Stdio(processes) => {
+                processes.close(session);
+                Ok(())
+            }
         }
     }
 
@@ -139,8 +173,9 @@ impl Backend {
                 opened.map_err(|error| self.hide_values(error))
             }
             (Transport::HttpSse(streams), None) => streams.listen(session),
-            // The stream has no event ids to resume from.
-            (Transport::HttpSse(_), Some(_)) => {
+            (Transport::Stdio(processes), None) => processes.listen(session),
+            // These streams have no event ids to resume from.
+            (Transport::HttpSse(_) | Transport::Stdio(_), Some(_)) => {
                 Err(BackendError::status(StatusCode::METHOD_NOT_ALLOWED.as_u16()))
             }
         }
@@ -164,6 +199,7 @@ impl Backend {
                 self.initialize_over_sse(revision, message, address, id, attempt)
                     .await
             }
+            Transport::Stdio(_) => Ok(self.initialize_over_stdio(revision, message, id, attempt).await?),
         }
     }
 
@@ -173,6 +209,7 @@ impl Backend {
         match &self.inner.transport {
             Transport::StreamableHttp => None,
             Transport::HttpSse(streams) => streams.number(session),
+            Transport::Stdio(processes) => processes.number(session),
         }
     }
 
@@ -181,14 +218,13 @@ impl Backend {
         match &self.inner.transport {
             Transport::StreamableHttp => {}
             Transport::HttpSse(streams) => streams.close_all(),
+            Transport::Stdio(processes) => processes.close_all(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use http::HeaderName;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -198,7 +234,7 @@ mod tests {
 
     use super::*;
     use crate::backend::{Cookies, HttpClient};
-    use crate::config::{BackendSettings, ConfiguredHeader, HeaderSource, UpstreamSettings, UpstreamTls};
+    use crate::config::{BackendSettings, ConfiguredHeader, UpstreamSettings, UpstreamTls, ValueSource};
     use crate::runtime::tasks::Tasks;
 
     /// The value of a header of every request to [`backend`].
@@ -210,7 +246,7 @@ mod tests {
         let header = ConfiguredHeader {
             name: HeaderName::from_static("x-key"),
             prefix: String::new(),
-            source: HeaderSource::Value(SECRET.to_owned()),
+            source: ValueSource::Value(SECRET.to_owned()),
         };
         let mut configured = BackendSettings::for_test("a", url.parse().unwrap());
         configured.upstream = Arc::new(UpstreamSettings {

@@ -1,6 +1,7 @@
 //! Validates the deserialized configuration file.
 
 mod aggregation;
+mod endpoint;
 mod incoming_auth;
 #[cfg(test)]
 mod lines;
@@ -188,13 +189,12 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
         .map_err(|(path, message)| ConfigFault::at(&path, message))?;
     let mut backends: Vec<BackendSettings> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
-        let url = rules::endpoint(&backend.url)
+        let endpoint = endpoint::endpoint(backend, file)
             .map_err(|message| ConfigFault::at(&format!("backends[{index}].url"), message))?;
         backends.push(BackendSettings {
             name: BackendName(backend.name.as_str().into()),
-            url,
+            endpoint,
             disposable: backend.session_state == SessionState::Disposable,
-            transport: backend.transport,
             exposure: Arc::new(aggregation::exposure(backend, &raw.aggregation)),
             resilience: resilience::resilience(backend),
             upstream: Arc::new(upstream::upstream(backend, file)),

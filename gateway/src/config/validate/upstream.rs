@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use vmcp_crds::config::{BackendConfig, BackendTls, Duration as RawDuration};
+use vmcp_crds::config::{BackendConfig, BackendTls, Duration as RawDuration, ProcessMode};
 
 use super::directory;
 use crate::config::{
-    CertificatePair, ConfiguredHeader, HeaderSource, Pattern, Timeouts, UpstreamSettings, UpstreamTls,
+    CertificatePair, ConfiguredHeader, Pattern, Timeouts, UpstreamSettings, UpstreamTls, ValueSource,
 };
 
 /// The connection settings of the backend `raw`, which [`BackendConfig::check`] has validated. Relative paths start at the directory of
@@ -42,7 +42,7 @@ pub(super) fn upstream(raw: &BackendConfig, file: &Path) -> UpstreamSettings {
             .filter_map(|name| name.parse().ok())
             .collect(),
         catalog: raw.catalog,
-        shares_session: raw.shared_session,
+        shares_session: raw.shared_session || raw.processes == ProcessMode::Shared,
     }
 }
 
@@ -59,9 +59,9 @@ fn tls(raw: &BackendTls, directory: &Path) -> UpstreamTls {
 
 fn headers(raw: &BackendConfig, directory: &Path) -> Vec<ConfiguredHeader> {
     let header = |(name, source): (&String, &vmcp_crds::config::HeaderSource)| {
-        let from_env = source.env.clone().map(HeaderSource::Env);
-        let from_file = || Some(HeaderSource::File(directory.join(source.file.as_ref()?)));
-        let from_value = || source.value.clone().map(HeaderSource::Value);
+        let from_env = source.env.clone().map(ValueSource::Env);
+        let from_file = || Some(ValueSource::File(directory.join(source.file.as_ref()?)));
+        let from_value = || source.value.clone().map(ValueSource::Value);
         let source_of = from_env.or_else(from_file).or_else(from_value)?;
         Some(ConfiguredHeader {
             name: name.parse().ok()?,
@@ -106,12 +106,12 @@ mod tests {
             "headers: {Authorization: {env: TOKEN, prefix: 'Bearer '}, X-Key: {file: key}, X-Region: {value: eu}}, \
              passHeaders: [X-Tenant]",
         );
-        assert_eq!(settings.headers[0].source, HeaderSource::Env("TOKEN".to_owned()));
+        assert_eq!(settings.headers[0].source, ValueSource::Env("TOKEN".to_owned()));
         assert_eq!(
             settings.headers[1].source,
-            HeaderSource::File("/etc/vmcp/key".into())
+            ValueSource::File("/etc/vmcp/key".into())
         );
-        assert_eq!(settings.headers[2].source, HeaderSource::Value("eu".to_owned()));
+        assert_eq!(settings.headers[2].source, ValueSource::Value("eu".to_owned()));
         assert_eq!(settings.pass_headers, ["x-tenant"]);
     }
 }

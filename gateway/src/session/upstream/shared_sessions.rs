@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use futures::future::{join_all, select_all};
 
-use crate::backend::{Backend, BackendError, SharedSession, random_id_block};
+use crate::backend::{Backend, BackendError, SessionScope, SharedSession, random_id_block};
 use crate::core::Core;
 use crate::session::recovery::observed_store::ObservedStore;
 use crate::session::store::StoreError;
@@ -67,6 +67,11 @@ impl SharedSessionSync {
     }
 
     async fn share_upstream(&self, backend: &Backend) -> Result<(), StoreError> {
+        if backend.session_scope() == SessionScope::ProcessLocal {
+            // Each replica has a session of its own, so nothing is in the store.
+            backend.note_store_read();
+            return Ok(());
+        }
         let name = backend.name().as_str();
         self.claim_id_block(backend).await?;
         let known = backend.shared_session();

@@ -85,7 +85,7 @@ mod tests {
 
     use super::*;
     use crate::backend::HttpClient;
-    use crate::config::{self, BackendTransport, HotSettings, ServerName};
+    use crate::config::{self, BackendEndpoint, BackendTransport, HotSettings, ServerName};
     use crate::core::{Core, Principal, UpstreamOpener as _};
     use crate::mcp::revision::Revision;
     use crate::runtime::readiness::Readiness;
@@ -174,7 +174,10 @@ mod tests {
             .unwrap();
         tasks.spawn_until_drain(serve(listener));
         let configured = config::BackendSettings {
-            transport: BackendTransport::Sse,
+            endpoint: BackendEndpoint::Http {
+                url: url.clone(),
+                transport: BackendTransport::Sse,
+            },
             ..config::BackendSettings::for_test("a", url)
         };
         let backend = Backend::new(&configured, HttpClient::new(tasks.clone()));

@@ -2,16 +2,16 @@
 //! closes it.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use http::{HeaderValue, Uri};
 use serde_json::value::RawValue;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::routes::{MessageRoute, MessageRoutes};
 use crate::backend::own_request_id::SessionOwner;
+use crate::backend::transport::session_stream::{Delivery, SessionStream};
 use crate::backend::{Backend, Cookies, Inner, ResponseEvents};
 use crate::mcp::jsonrpc;
 use crate::mcp::sse::Event;
@@ -32,8 +32,7 @@ pub(super) struct SseConnection {
     address: Option<IpAddr>,
     /// The cookies by which a load balancer finds the server.
     cookies: Cookies,
-    /// `None` once the stream has ended.
-    routes: Mutex<Option<MessageRoutes>>,
+    messages: SessionStream,
     stop: CancellationToken,
     pings: Arc<Semaphore>,
 }
@@ -44,7 +43,7 @@ impl SseConnection {
             endpoint,
             address,
             cookies,
-            routes: Mutex::new(Some(MessageRoutes::default())),
+            messages: SessionStream::default(),
             stop: CancellationToken::new(),
             pings: Arc::new(Semaphore::new(MAX_CONCURRENT_PINGS)),
         }
@@ -65,14 +64,9 @@ impl SseConnection {
         &self.cookies
     }
 
-    /// Registers the request `message` with the id `id`, and returns its events; `None` when the stream has ended.
-    pub(super) fn call(&self, id: &RawValue, message: &[u8]) -> Option<mpsc::Receiver<Event>> {
-        lock(&self.routes).as_mut().map(|routes| routes.call(id, message))
-    }
-
-    /// Returns the messages that belong to no call; `None` when the stream has ended.
-    pub(super) fn listen(&self) -> Option<mpsc::Receiver<Event>> {
-        lock(&self.routes).as_mut().map(MessageRoutes::listen)
+    /// The calls and the listener of the session.
+    pub(super) fn messages(&self) -> &SessionStream {
+        &self.messages
     }
 
     /// Ends the stream, and with it the session.
@@ -99,7 +93,7 @@ impl SseConnection {
                     continue;
                 }
                 _ = drain_check.tick(), if draining => {
-                    if self.has_no_calls() {
+                    if self.messages.has_no_calls() {
                         break;
                     }
                     continue;
@@ -112,46 +106,24 @@ impl SseConnection {
                 () = self.dispatch(event, &backend, &id) => {}
             }
         }
-        if let Some(mut routes) = lock(&self.routes).take() {
-            routes.end();
-        }
+        self.messages.end(None);
         if let Some(backend) = backend.upgrade() {
             backend.transport.forget_sse_stream(&id);
         }
-    }
-
-    fn has_no_calls(&self) -> bool {
-        lock(&self.routes)
-            .as_ref()
-            .is_none_or(MessageRoutes::has_no_calls)
     }
 
     async fn dispatch(&self, event: Event, backend: &Weak<Inner>, id: &HeaderValue) {
         let Some(data) = event.message().cloned() else {
             return;
         };
-        let route = lock(&self.routes)
-            .as_mut()
-            .map_or(MessageRoute::Unroutable, |routes| routes.route(&data));
-        // Drop event ids and `retry`: the stream cannot be resumed.
-        let event = Event {
-            data: Some(data),
-            ..Event::default()
-        };
-        match route {
-            // A call that has ended needs no message.
-            MessageRoute::Call(call) => drop(call.send(event).await),
-            MessageRoute::Listener(listener) => {
-                if listener.try_send(event).is_err() {
-                    tracing::warn!("client does not read its stream; dropping backend message");
-                }
-            }
-            MessageRoute::Ping(ping) => self.answer_ping(backend, id, &ping),
-            MessageRoute::Unroutable => tracing::debug!("dropping unroutable backend message"),
+        match self.messages.deliver(data).await {
+            Delivery::Delivered => {}
+            Delivery::Ping(ping) => self.answer_ping(backend, id, &ping),
+            Delivery::Unroutable => tracing::debug!("dropping unroutable backend message"),
         }
     }
 
-    /// Answers a ping. The gateway does it itself, because the client may have no open stream.
+    /// Answers a ping.
     fn answer_ping(&self, backend: &Weak<Inner>, id: &HeaderValue, ping: &RawValue) {
         let Ok(permit) = Arc::clone(&self.pings).try_acquire_owned() else {
             return;
@@ -179,21 +151,22 @@ impl Drop for SseConnection {
     }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn silent_stream_stays_open_until_closed() {
-        let (_sender, events) = mpsc::channel(1);
+        let (_sender, events) = tokio::sync::mpsc::channel(1);
         let endpoint = Uri::from_static("http://a/message?session=1");
         let connection = Arc::new(SseConnection::new(endpoint, None, Cookies::default()));
         let (id, drained) = (HeaderValue::from_static("1"), std::future::pending());
-        let reading = Arc::clone(&connection).read(id, ResponseEvents::shared(events), Weak::new(), drained);
+        let reading = Arc::clone(&connection).read(
+            id,
+            ResponseEvents::shared(events, Arc::default()),
+            Weak::new(),
+            drained,
+        );
         tokio::pin!(reading);
         tokio::select! {
             () = &mut reading => panic!("it was closed"),
@@ -201,6 +174,6 @@ mod tests {
         }
         connection.close();
         reading.await;
-        assert!(connection.listen().is_none());
+        assert!(connection.messages().listen().is_none());
     }
 }

@@ -6,7 +6,6 @@
 
 mod connection;
 mod endpoint;
-mod routes;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +25,8 @@ use crate::mcp::header_names;
 use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 
-use connection::{SseConnection, lock};
+use super::session_stream::lock;
+use connection::SseConnection;
 
 /// The most open streams of one backend in this process.
 const MAX_STREAMS: usize = 4096;
@@ -66,8 +66,8 @@ impl SseStreams {
     pub(super) fn listen(&self, session: &UpstreamSession) -> Result<ResponseEvents, BackendError> {
         let gone = || BackendError::status(StatusCode::NOT_FOUND.as_u16());
         let connection = session.id.as_ref().and_then(|id| self.get(id));
-        let events = connection.and_then(|connection| connection.listen());
-        events.map(ResponseEvents::shared).ok_or_else(gone)
+        let events = connection.and_then(|connection| connection.messages().listen());
+        events.ok_or_else(gone)
     }
 
     /// Closes the stream of `session`.
@@ -91,7 +91,7 @@ impl Transport {
     fn sse_stream(&self, id: &HeaderValue) -> Option<Arc<SseConnection>> {
         match self {
             Self::HttpSse(streams) => streams.get(id),
-            Self::StreamableHttp => None,
+            Self::StreamableHttp | Self::Stdio(_) => None,
         }
     }
 
@@ -159,11 +159,12 @@ impl Backend {
             .transport
             .sse_stream(stream)
             .ok_or(BackendError::SessionLost)?;
-        let events = connection.call(id, &message).ok_or(BackendError::SessionLost)?;
+        let events = connection.messages().call(id, &message);
+        let events = events.ok_or(BackendError::SessionLost)?;
         self.post_over_sse(stream, message).await?;
         Ok(BackendResponse::Events(
             Box::new(session.clone()),
-            Box::new(ResponseEvents::shared(events)),
+            Box::new(events),
         ))
     }
 
@@ -235,7 +236,7 @@ mod tests {
 
     use super::*;
     use crate::backend::HttpClient;
-    use crate::config::{self, BackendTransport};
+    use crate::config::{self, BackendEndpoint, BackendTransport};
     use crate::runtime::tasks::Tasks;
 
     /// Reads one request; a POST ends with its body.
@@ -255,7 +256,10 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/sse", listener.local_addr().unwrap());
         let configured = config::BackendSettings {
-            transport: BackendTransport::Sse,
+            endpoint: BackendEndpoint::Http {
+                url: url.parse().unwrap(),
+                transport: BackendTransport::Sse,
+            },
             ..config::BackendSettings::for_test("a", url.parse().unwrap())
         };
         let backend = Backend::new(&configured, HttpClient::new(Tasks::default()));

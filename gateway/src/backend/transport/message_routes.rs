@@ -1,4 +1,4 @@
-//! Routes the messages on the single stream of an HTTP+SSE session.
+//! Routes the messages on the single stream of a process-local session.
 //!
 //! A response goes to its call, and progress to the call with its token. A request of the server goes to the newest call, because such
 //! requests usually belong to a call and many clients have no other stream. Without a call it goes to the session's own stream. All other
@@ -70,6 +70,11 @@ impl MessageRoutes {
     /// Whether no call waits for a response.
     pub(super) fn has_no_calls(&self) -> bool {
         self.calls.iter().all(|call| call.events.is_closed())
+    }
+
+    /// Whether there is a listener.
+    pub(super) fn has_listener(&self) -> bool {
+        self.listener().is_some()
     }
 
     /// Ends all calls and the listener.
