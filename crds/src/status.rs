@@ -100,9 +100,36 @@ pub struct BackendStatus {
     /// Whether the backend has repeatedly lost sessions lately, which is typical of a server with replicas but no session affinity.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub needs_affinity: bool,
+    /// The processes of a backend with a command; absent for a server that is reached over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ServerProcesses>,
     /// Why the backend cannot be used, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// The processes that a gateway runs for one backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerProcesses {
+    /// Number of running processes, with the one in which the gateway lists what the server offers.
+    pub running: usize,
+    /// How the last process ended that the gateway has not stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<ServerExit>,
+}
+
+/// How a process of a backend ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerExit {
+    /// The exit code; after a signal 128 and the signal's number. Absent if the gateway stopped it because of its output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// What happened, in words.
+    pub reason: String,
+    /// The last lines of its standard error, without secrets of its environment.
+    pub last_lines: Vec<String>,
 }
 
 /// Whether a backend can be used.

@@ -74,8 +74,13 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn validate(file: &ConfigFile) -> anyhow::Result<ExitCode> {
-    if let Err(exit) = load(file) {
-        return Ok(exit);
+    let config = match load(file) {
+        Ok(config) => config,
+        Err(exit) => return Ok(exit),
+    };
+    if let Err(error) = preflight::check_programs(&config, &file.config) {
+        eprintln!("vmcp-gateway: {error}");
+        return Ok(ExitCode::from(EX_USAGE));
     }
     let effective = GatewayConfig::load(&file.config)?.effective();
     print!("{}", serde_yaml::to_string(&effective)?);

@@ -18,6 +18,10 @@ pub struct Args {
     #[arg(long, env = "TEST_SERVER_ADMIN", default_value = "127.0.0.1:0")]
     pub admin: SocketAddr,
 
+    /// Speak on standard input and output, with one session, and without the endpoints
+    #[arg(long)]
+    pub stdio: bool,
+
     /// Name of the server in `initialize` and `whoami`
     #[arg(long, env = "TEST_SERVER_NAME", default_value = "test-server")]
     pub name: String,

@@ -39,4 +39,4 @@ mod test_server;
 mod tools;
 
 pub use args::{Args, Refusal};
-pub use test_server::TestServer;
+pub use test_server::{TestServer, serve_stdio};

@@ -32,6 +32,9 @@ async fn main() -> ExitCode {
 async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    if args.stdio {
+        return vmcp_test_server::serve_stdio(args).await;
+    }
     let test_server = TestServer::start(args).await?;
     announce(&test_server)?;
     tokio::select! {

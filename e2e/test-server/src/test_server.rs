@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
+use rmcp::ServiceExt as _;
 use rmcp::model::Tool;
 use rmcp::task_manager::TaskManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -77,6 +78,17 @@ impl TestServer {
     pub fn ready_line(&self) -> String {
         format!(r#"{{"mcp":"{}","admin":"{}"}}"#, self.mcp_url(), self.admin_url())
     }
+}
+
+/// Serves one session on standard input and output until the input ends.
+///
+/// # Errors
+/// When the client does not begin with `initialize`.
+pub async fn serve_stdio(args: Args) -> anyhow::Result<()> {
+    let server = Server::new(Arc::new(Shared::new(args)));
+    let running = server.serve(rmcp::transport::stdio()).await?;
+    running.waiting().await?;
+    Ok(())
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

@@ -5,7 +5,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 use subtle::ConstantTimeEq as _;
 use vmcp_crds::status::{
-    BackendState, BackendStatus, Breaker, GatewayStatus, Health, ProtocolEra, TokenIssuerStatus,
+    BackendState, BackendStatus, Breaker, GatewayStatus, Health, ProtocolEra, ServerExit, ServerProcesses,
+    TokenIssuerStatus,
 };
 
 use super::{Admin, respond, text as plain};
@@ -69,6 +70,7 @@ impl Admin {
                 prompts: offered(&state, ListKind::Prompts),
                 resources: offered(&state, ListKind::Resources),
                 resource_templates: offered(&state, ListKind::Templates),
+                processes: running.as_ref().and_then(processes_of),
                 needs_affinity: running.is_some_and(|backend| backend.needs_affinity()),
                 error: state.error.as_ref().map(|error| {
                     let is_answer =
@@ -125,6 +127,18 @@ impl Admin {
 }
 
 /// The state of a backend. A few failures of a backend are not reported as failing, because they may be temporary.
+fn processes_of(backend: &Backend) -> Option<ServerProcesses> {
+    let last_exit = backend.last_process_exit().map(|exit| ServerExit {
+        code: exit.code,
+        reason: exit.to_string(),
+        last_lines: exit.last_lines,
+    });
+    Some(ServerProcesses {
+        running: backend.process_count()?,
+        last_exit,
+    })
+}
+
 fn state_of(state: &DiscoveryState) -> BackendState {
     match (&state.offer, &state.error, state.health) {
         (_, _, Health::Unavailable) => BackendState::Failing,

@@ -22,8 +22,18 @@ pub struct ResponseEvents(EventSource);
 enum EventSource {
     /// The body of one response.
     Body(Box<Assembly>),
-    /// A share of the stream of a process-local session, and why the stream has ended, if that is known.
-    Shared(mpsc::Receiver<Event>, Arc<OnceLock<String>>),
+    /// A share of the stream of a process-local session.
+    Shared(SharedEvents),
+}
+
+/// The events of one call or listener on the stream of a process-local session.
+#[derive(Debug)]
+struct SharedEvents {
+    /// An event that was read already and comes first.
+    first: Option<Event>,
+    events: mpsc::Receiver<Event>,
+    /// Why the stream has ended, if that is known.
+    end_reason: Arc<OnceLock<String>>,
 }
 
 /// Decodes the events of a body.
@@ -49,7 +59,18 @@ impl ResponseEvents {
     }
 
     pub(super) fn shared(events: mpsc::Receiver<Event>, end_reason: Arc<OnceLock<String>>) -> Self {
-        Self(EventSource::Shared(events, end_reason))
+        Self(EventSource::Shared(SharedEvents {
+            first: None,
+            events,
+            end_reason,
+        }))
+    }
+
+    /// Puts back an event of a shared stream that was read.
+    pub(super) fn put_back(&mut self, event: Event) {
+        if let EventSource::Shared(shared) = &mut self.0 {
+            shared.first = Some(event);
+        }
     }
 
     /// Returns the next event, or `None` at the end of the stream. Cancel safe. It has no deadline, because a backend may be silent for as
@@ -60,11 +81,20 @@ impl ResponseEvents {
     pub async fn next(&mut self) -> Result<Option<Event>, BackendError> {
         match &mut self.0 {
             EventSource::Body(own) => own.next().await,
-            EventSource::Shared(events, end_reason) => match (events.recv().await, end_reason.get()) {
-                (Some(event), _) => Ok(Some(event)),
-                (None, Some(reason)) => Err(BackendError::Broken(reason.clone())),
-                (None, None) => Ok(None),
-            },
+            EventSource::Shared(shared) => shared.next().await,
+        }
+    }
+}
+
+impl SharedEvents {
+    async fn next(&mut self) -> Result<Option<Event>, BackendError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        match (self.events.recv().await, self.end_reason.get()) {
+            (Some(event), _) => Ok(Some(event)),
+            (None, Some(reason)) => Err(BackendError::Broken(reason.clone())),
+            (None, None) => Ok(None),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn error_response(
         error @ CallError::Undiscovered(_) => reject(Rejection::BackendNotDiscovered, &error.to_string()),
         CallError::NoCompletion(_) => response::result(request.id, NO_COMPLETION),
         error @ CallError::Backend {
-            error: BackendError::Overloaded(_),
+            error: BackendError::Overloaded(_) | BackendError::TooManyProcesses(_),
             ..
         } => reject(Rejection::BackendOverloaded, &explain(&error)),
         error @ CallError::Backend { .. } => {

@@ -72,6 +72,11 @@ impl MessageRoutes {
         self.calls.iter().all(|call| call.events.is_closed())
     }
 
+    /// Ends the call with this id without a response.
+    pub(super) fn end_call(&mut self, id: &RawValue) {
+        drop(self.take_call(id));
+    }
+
     /// Whether there is a listener.
     pub(super) fn has_listener(&self) -> bool {
         self.listener().is_some()

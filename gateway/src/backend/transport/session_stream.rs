@@ -65,6 +65,13 @@ impl SessionStream {
             .is_some_and(MessageRoutes::has_listener)
     }
 
+    /// Ends the call with this id without a response.
+    pub(super) fn end_call(&self, id: &RawValue) {
+        if let Some(routes) = lock(&self.routes).as_mut() {
+            routes.end_call(id);
+        }
+    }
+
     /// Ends the stream: calls that have no response get an error, with `reason` if there is one.
     pub(super) fn end(&self, reason: Option<String>) {
         if let Some(reason) = reason {

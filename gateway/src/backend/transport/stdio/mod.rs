@@ -26,9 +26,13 @@ use super::session_stream::lock;
 use crate::backend::initialize::{Attempt, INITIALIZED};
 use crate::backend::own_request_id::SessionOwner;
 use crate::backend::{
-    Backend, BackendError, BackendResponse, Cookies, InitializeResult, ResponseEvents, UpstreamSession,
+    Backend, BackendError, BackendResponse, Cookies, InitializeResult, MessageRole, ResponseEvents,
+    UpstreamSession,
 };
 use crate::config::ServerCommand;
+use crate::mcp::correlation;
+use crate::mcp::jsonrpc::Message;
+use crate::mcp::method::Method;
 use crate::mcp::revision::Revision;
 
 use environment::Environment;
@@ -124,6 +128,26 @@ impl ServerProcesses {
     }
 }
 
+/// Cancels a call at the server when it is dropped before a message has arrived for it.
+struct UnansweredCall<'a> {
+    process: &'a ServerProcess,
+    id: Option<&'a RawValue>,
+}
+
+impl UnansweredCall<'_> {
+    fn is_answered(mut self) {
+        self.id = None;
+    }
+}
+
+impl Drop for UnansweredCall<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.process.cancel(id);
+        }
+    }
+}
+
 impl Transport {
     fn processes(&self) -> Option<&ServerProcesses> {
         match self {
@@ -170,7 +194,8 @@ impl Backend {
         Ok(id)
     }
 
-    /// Sends the request `message` with the id `id`. The response is the share of the process's output that belongs to the call.
+    /// Sends the request `message` with the id `id`. If the first message for the call is its response, that is all; otherwise it is a
+    /// stream. A call that is dropped before its first message is cancelled.
     pub(super) async fn call_over_stdio(
         &self,
         session: &UpstreamSession,
@@ -178,20 +203,45 @@ impl Backend {
         id: &RawValue,
     ) -> Result<BackendResponse, BackendError> {
         let process = self.server_process(session)?;
-        let events = process.call(message, id).await?;
+        let mut events = process.call(message, id).await?;
+        let unanswered = UnansweredCall {
+            process: &process,
+            id: Some(id),
+        };
+        let first = events.next().await;
+        unanswered.is_answered();
+        let Some(first) = first? else {
+            return Err(BackendError::Broken(
+                "the call was cancelled, or its process was stopped".to_owned(),
+            ));
+        };
+        match self.read_message(first.data.as_ref().unwrap_or(&Bytes::new()), id) {
+            MessageRole::Answer(answer) => return Ok(BackendResponse::Whole(answer)),
+            MessageRole::MalformedAnswer(error) => return Err(error),
+            MessageRole::Unreadable(_) | MessageRole::Other => events.put_back(first),
+        }
         Ok(BackendResponse::Events(
             Box::new(session.clone()),
             Box::new(events),
         ))
     }
 
-    /// Sends a notification or a response.
+    /// Sends a notification or a response. A cancelled call ends at once, because the server need not answer it (specification 2025-11-25,
+    /// basic/utilities/cancellation).
     pub(super) async fn notify_over_stdio(
         &self,
         session: &UpstreamSession,
         message: Bytes,
     ) -> Result<(), BackendError> {
-        self.server_process(session)?.send(message).await
+        let process = self.server_process(session)?;
+        process.send(message.clone()).await?;
+        if let Ok(Message::Notification { method, params }) = Message::parse(&message)
+            && Method::parse(&method) == Method::Cancelled
+            && let Ok(id) = correlation::cancelled_id(params)
+        {
+            process.end_call(id);
+        }
+        Ok(())
     }
 
     /// Sends `initialize` to a new process.

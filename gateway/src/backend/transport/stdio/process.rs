@@ -135,6 +135,22 @@ impl ServerProcess {
         sent.map_err(|_| BackendError::SessionLost)
     }
 
+    /// Cancels the request `id`. A server that does not read its input is not told.
+    pub(super) fn cancel(&self, id: &RawValue) {
+        let message = format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
+            id.get()
+        );
+        if self.input.try_send(message.into()).is_err() {
+            tracing::debug!("server does not read its input; dropping a cancellation");
+        }
+    }
+
+    /// Ends the call with this id without a response.
+    pub(super) fn end_call(&self, id: &RawValue) {
+        self.messages.end_call(id);
+    }
+
     /// The messages that belong to no call; `None` when the process has ended.
     pub(super) fn listen(&self) -> Option<ResponseEvents> {
         self.messages.listen()
@@ -211,6 +227,8 @@ impl Running {
         let stop = self.process.stop.clone();
         loop {
             let line = tokio::select! {
+                // First, because the output also ends when the gateway has ended the process.
+                biased;
                 () = stop.cancelled() => return End::NotNeeded,
                 () = &mut drained, if !draining => {
                     draining = true;
@@ -232,6 +250,7 @@ impl Running {
             };
             let line = match line {
                 Ok(Some(line)) => line,
+                Ok(None) if stop.is_cancelled() => return End::NotNeeded,
                 Ok(None) => return End::Closed,
                 Err(error) => return End::Fault(format!("it {error}")),
             };

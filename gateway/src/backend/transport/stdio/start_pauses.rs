@@ -10,7 +10,7 @@ use crate::backend::transport::session_stream::lock;
 
 /// A process that ran for at least this time has not failed at its start.
 const STABLE_AFTER: Duration = Duration::from_secs(10);
-/// The pause after the first process that failed at its start. Each further one doubles it.
+/// The pause after the second process in a row that failed at its start. Each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -53,9 +53,11 @@ impl StartPauses {
             *failures = Failures::default();
             return;
         }
-        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.count));
+        if failures.count > 0 {
+            let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.count - 1));
+            failures.next_start = Some(Instant::now() + pause.min(MAX_PAUSE));
+        }
         failures.count = failures.count.saturating_add(1);
-        failures.next_start = Some(Instant::now() + pause.min(MAX_PAUSE));
     }
 }
 
@@ -67,6 +69,8 @@ mod tests {
     async fn pauses_grow_until_a_process_is_stable() {
         let pauses = StartPauses::default();
         pauses.check().unwrap();
+        pauses.note_exit(Duration::from_secs(1));
+        pauses.check().unwrap();
         for expected in [250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000] {
             pauses.note_exit(Duration::from_secs(1));
             tokio::time::advance(Duration::from_millis(expected - 1)).await;
@@ -76,6 +80,8 @@ mod tests {
             pauses.check().unwrap();
         }
         pauses.note_exit(Duration::from_secs(10));
+        pauses.check().unwrap();
+        pauses.note_exit(Duration::ZERO);
         pauses.check().unwrap();
         pauses.note_exit(Duration::ZERO);
         tokio::time::advance(FIRST_PAUSE).await;

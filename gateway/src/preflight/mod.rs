@@ -4,6 +4,8 @@
 //! `validate` and `serve` make the same checks, so that `serve` starts with any configuration that `validate` accepts. Files that may appear
 //! later are not checked: values of headers, and files for the connection to Redis.
 
+mod programs;
+
 use std::path::Path;
 
 use secrecy::SecretString;
@@ -13,6 +15,8 @@ use crate::config::{Config, IncomingAuth, InvalidConfig};
 use crate::frontend::auth::authorities;
 use crate::http::listener_tls::ListenerTls;
 use crate::session::id::signing_keys::SigningKeys;
+
+pub use programs::check_programs;
 
 /// Reads and validates `file` as [`Config::load`] does, and checks the files that the gateway needs to start.
 ///
