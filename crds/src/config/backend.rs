@@ -29,7 +29,7 @@ pub struct BackendConfig {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub name: String,
     /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`. With `transport: sse`, the URL of its stream, for example
-    /// `http://time.tools.svc:8000/sse`. A backend has either this or `command`.
+    /// `http://time.tools.svc:8000/sse`.
     // Required in the resource of a server that runs already.
     #[schemars(
         length(max = 2048),
@@ -37,7 +37,7 @@ pub struct BackendConfig {
     )]
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
-    /// A program that the gateway runs, and its arguments, for example `[uvx, mcp-server-git, --repository, /repo]`. It speaks MCP on its
+    /// A program that the gateway runs, instead of `url`, and its arguments, for example `[uvx, mcp-server-git, --repository, /repo]`. It speaks MCP on its
     /// standard input and output. A name without `/` is looked up in `PATH`; there is no shell. A session at such a server is a process,
     /// so it belongs to one gateway process: each replica starts its own. When the process ends, running calls end with an error, and the
     /// next call starts a new one. A client's response to a request of such a server must reach the replica that runs the call. What the

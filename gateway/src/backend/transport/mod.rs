@@ -5,7 +5,7 @@
 
 mod http_sse;
 mod message_routes;
-mod session_stream;
+mod routed_stream;
 mod stdio;
 mod streamable_http;
 

@@ -1,11 +1,11 @@
 //! Validates the deserialized configuration file.
 
 mod aggregation;
-mod endpoint;
 mod incoming_auth;
 #[cfg(test)]
 mod lines;
 mod resilience;
+mod server_command;
 mod session_storage;
 #[cfg(test)]
 mod tests;
@@ -189,7 +189,7 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
         .map_err(|(path, message)| ConfigFault::at(&path, message))?;
     let mut backends: Vec<BackendSettings> = Vec::with_capacity(raw.backends.len());
     for (index, backend) in raw.backends.iter().enumerate() {
-        let endpoint = endpoint::endpoint(backend, file)
+        let endpoint = server_command::endpoint(backend, file)
             .map_err(|message| ConfigFault::at(&format!("backends[{index}].url"), message))?;
         backends.push(BackendSettings {
             name: BackendName(backend.name.as_str().into()),

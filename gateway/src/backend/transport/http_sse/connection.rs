@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::own_request_id::SessionOwner;
-use crate::backend::transport::session_stream::{Delivery, SessionStream};
+use crate::backend::transport::routed_stream::{Routed, RoutedStream};
 use crate::backend::{Backend, Cookies, Inner, ResponseEvents};
 use crate::mcp::jsonrpc;
 use crate::mcp::sse::Event;
@@ -32,7 +32,7 @@ pub(super) struct SseConnection {
     address: Option<IpAddr>,
     /// The cookies by which a load balancer finds the server.
     cookies: Cookies,
-    messages: SessionStream,
+    messages: RoutedStream,
     stop: CancellationToken,
     pings: Arc<Semaphore>,
 }
@@ -43,7 +43,7 @@ impl SseConnection {
             endpoint,
             address,
             cookies,
-            messages: SessionStream::default(),
+            messages: RoutedStream::default(),
             stop: CancellationToken::new(),
             pings: Arc::new(Semaphore::new(MAX_CONCURRENT_PINGS)),
         }
@@ -65,7 +65,7 @@ impl SseConnection {
     }
 
     /// The calls and the listener of the session.
-    pub(super) fn messages(&self) -> &SessionStream {
+    pub(super) fn messages(&self) -> &RoutedStream {
         &self.messages
     }
 
@@ -117,9 +117,9 @@ impl SseConnection {
             return;
         };
         match self.messages.deliver(data).await {
-            Delivery::Delivered => {}
-            Delivery::Ping(ping) => self.answer_ping(backend, id, &ping),
-            Delivery::Unroutable => tracing::debug!("dropping unroutable backend message"),
+            Routed::Delivered => {}
+            Routed::Ping(ping) => self.answer_ping(backend, id, &ping),
+            Routed::Unroutable => tracing::debug!("dropping unroutable backend message"),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::mcp::header_names;
 use crate::mcp::revision::Revision;
 use crate::runtime::clock;
 
-use super::session_stream::lock;
+use super::routed_stream::lock;
 use connection::SseConnection;
 
 /// The most open streams of one backend in this process.

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Transport;
-use super::session_stream::lock;
+use super::routed_stream::lock;
 use crate::backend::initialize::{Attempt, INITIALIZED};
 use crate::backend::own_request_id::SessionOwner;
 use crate::backend::{

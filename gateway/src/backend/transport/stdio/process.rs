@@ -19,7 +19,7 @@ use super::environment::Environment;
 use super::line_reader::LineReader;
 use super::process_exit::ProcessExit;
 use super::process_output::ProcessOutput;
-use crate::backend::transport::session_stream::{Delivery, SessionStream, lock};
+use crate::backend::transport::routed_stream::{Routed, RoutedStream, lock};
 use crate::backend::{Backend, BackendError, Inner, ResponseEvents};
 use crate::config::ServerCommand;
 use crate::mcp::error_code;
@@ -43,7 +43,7 @@ const SUPERVISOR_GRACE: Duration = Duration::from_secs(10);
 /// A running process.
 #[derive(Debug)]
 pub(super) struct ServerProcess {
-    messages: SessionStream,
+    messages: RoutedStream,
     input: mpsc::Sender<Bytes>,
     stop: CancellationToken,
     last_used: Mutex<Instant>,
@@ -87,7 +87,7 @@ impl ServerProcess {
         tracing::debug!(backend = %backend.name(), process = number, "server process started");
         let (input, queue) = mpsc::channel(INPUT_BACKLOG);
         let process = Arc::new(Self {
-            messages: SessionStream::default(),
+            messages: RoutedStream::default(),
             input,
             stop: CancellationToken::new(),
             last_used: Mutex::new(Instant::now()),
@@ -271,9 +271,9 @@ impl Running {
             return None;
         }
         match self.process.messages.deliver(line.clone()).await {
-            Delivery::Delivered => {}
-            Delivery::Ping(id) => self.answer(jsonrpc::result(&id, b"{}")),
-            Delivery::Unroutable => match Message::from_backend(&line) {
+            Routed::Delivered => {}
+            Routed::Ping(id) => self.answer(jsonrpc::result(&id, b"{}")),
+            Routed::Unroutable => match Message::from_backend(&line) {
                 Ok(Message::Request(request)) => {
                     let message = "The client has no open stream that could take this request";
                     self.answer(jsonrpc::error(Some(request.id), error_code::INTERNAL, message));

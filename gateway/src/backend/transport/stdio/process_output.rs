@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::time::Instant;
 
-use crate::backend::transport::session_stream::lock;
+use crate::backend::transport::routed_stream::lock;
 use crate::config::BackendName;
 
 /// The most bytes of a line that are logged and kept.

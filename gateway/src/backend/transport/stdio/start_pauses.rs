@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::backend::BackendError;
-use crate::backend::transport::session_stream::lock;
+use crate::backend::transport::routed_stream::lock;
 
 /// A process that ran for at least this time has not failed at its start.
 const STABLE_AFTER: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use crate::mcp::sse::Event;
 
 /// The receivers of the messages of one session.
 #[derive(Debug)]
-pub(super) struct SessionStream {
+pub(super) struct RoutedStream {
     /// `None` once the stream has ended.
     routes: Mutex<Option<MessageRoutes>>,
     /// Why the stream has ended, for the calls that did not get their response.
@@ -20,7 +20,7 @@ pub(super) struct SessionStream {
 
 /// What became of a message.
 #[derive(Debug)]
-pub(super) enum Delivery {
+pub(super) enum Routed {
     /// A call or the listener has it, or does not want it any more.
     Delivered,
     /// It is a ping of the server, with this id. The gateway answers it, because the client may have no open stream.
@@ -29,7 +29,7 @@ pub(super) enum Delivery {
     Unroutable,
 }
 
-impl Default for SessionStream {
+impl Default for RoutedStream {
     fn default() -> Self {
         Self {
             routes: Mutex::new(Some(MessageRoutes::default())),
@@ -38,7 +38,7 @@ impl Default for SessionStream {
     }
 }
 
-impl SessionStream {
+impl RoutedStream {
     /// Registers the request `message` with the id `id`, and returns its events; `None` when the stream has ended.
     pub(super) fn call(&self, id: &RawValue, message: &[u8]) -> Option<ResponseEvents> {
         let events = lock(&self.routes).as_mut()?.call(id, message);
@@ -84,7 +84,7 @@ impl SessionStream {
     }
 
     /// Gives the message `data` to the call or listener to which it belongs. Waits while that call has too many unread messages.
-    pub(super) async fn deliver(&self, data: Bytes) -> Delivery {
+    pub(super) async fn deliver(&self, data: Bytes) -> Routed {
         let route = lock(&self.routes)
             .as_mut()
             .map_or(MessageRoute::Unroutable, |routes| routes.route(&data));
@@ -101,10 +101,10 @@ impl SessionStream {
                     tracing::warn!("client does not read its stream; dropping backend message");
                 }
             }
-            MessageRoute::Ping(ping) => return Delivery::Ping(ping),
-            MessageRoute::Unroutable => return Delivery::Unroutable,
+            MessageRoute::Ping(ping) => return Routed::Ping(ping),
+            MessageRoute::Unroutable => return Routed::Unroutable,
         }
-        Delivery::Delivered
+        Routed::Delivered
     }
 }
 
