@@ -57,6 +57,8 @@ pub struct App {
     loading: ReadinessWait,
     /// The startup step that reaches the session store.
     first_access: ReadinessWait,
+    /// The startup step in which the backend answers that clients see in place of the gateway, if there is one.
+    backend_answered: Option<ReadinessWait>,
     core: Core,
     admin: std::thread::JoinHandle<()>,
     /// Closes the admin port, which reports until the last call has finished.
@@ -65,7 +67,7 @@ pub struct App {
     idle_timeout: Duration,
     drain_delay: Duration,
     tasks: Tasks,
-    hot_source: HotSource,
+    hot_source: Option<HotSource>,
     /// The directory of the session keys, and the keys in use.
     session_keys: Option<(PathBuf, SigningKeys)>,
     level: LevelHandle,
@@ -89,6 +91,9 @@ impl App {
         let listening = readiness.wait_for("the listener");
         let loading = readiness.wait_at_most("the persisted catalog", PERSISTED_CATALOG_TIMEOUT);
         let first_access = readiness.wait_for("the session store");
+
+        let presents_backend = config.hot.presents_backend;
+        let backend_answered = presents_backend.then(|| readiness.wait_for("the server"));
 
         let named_keys = config
             .session_keys
@@ -176,6 +181,7 @@ impl App {
             sessions,
             loading,
             first_access,
+            backend_answered,
             core,
             admin,
             admin_end,
@@ -205,12 +211,18 @@ impl App {
             self.tasks
                 .spawn_until_drain(reload::session_keys(directory, keys));
         }
-        self.tasks.spawn_until_drain(reload::configuration(
-            self.hot_source,
-            self.core.clone(),
-            self.level.clone(),
-            self.metrics.clone(),
-        ));
+        if let Some(source) = self.hot_source {
+            let (core, level, metrics) = (self.core.clone(), self.level.clone(), self.metrics.clone());
+            self.tasks
+                .spawn_until_drain(reload::configuration(source, core, level, metrics));
+        }
+        if let Some(answered) = self.backend_answered {
+            let core = self.core.clone();
+            self.tasks.spawn_until_drain(async move {
+                core.catalog().wait_for_first_offer().await;
+                drop(answered);
+            });
+        }
         let frontend = Arc::new(self.frontend);
         let server = Server {
             drain: self.drain.clone(),

@@ -1,8 +1,13 @@
 //! The command line of `vmcp-gateway`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use vmcp_crds::config::Duration;
+
+use crate::bridge;
+use crate::bridge::BridgeProcesses;
 
 /// One MCP endpoint over many MCP servers, with sessions that outlive the process.
 #[derive(Debug, Parser)]
@@ -66,6 +71,18 @@ Example:
   TOKEN=$(vmcp-gateway status-token --config gateway.yaml)
   curl -H \"Authorization: Bearer $TOKEN\" http://127.0.0.1:9483/status")]
     StatusToken(ConfigFile),
+    /// Serve a program that speaks MCP on its standard streams as an HTTP endpoint.
+    #[command(after_help = "\
+Example, a server as http://127.0.0.1:8080/mcp:
+
+  vmcp-gateway bridge --listen 127.0.0.1:8080 --admin 127.0.0.1:9483 -- npx -y @modelcontextprotocol/server-everything
+
+Clients see the names, capabilities and instructions of the server. Each session has a process of its own, unless --processes shared is
+set. The program gets the whole environment of the bridge; what it writes to standard error goes to the log. /readyz on the admin port
+says that the server has answered initialize once.")]
+    Bridge(BridgeArgs),
+    /// Copy this program to a file, for example into a volume that another container mounts.
+    Install(InstallArgs),
     /// Run a server of the gateway, and end it with the gateway.
     #[command(hide = true)]
     Supervise(ServerArgs),
@@ -87,4 +104,40 @@ pub struct ServerArgs {
     /// The program, after `--`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub command: Vec<String>,
+}
+
+/// The server of a bridge, and how clients reach it.
+#[derive(Debug, clap::Args)]
+pub struct BridgeArgs {
+    /// Address of the MCP endpoint, whose path is /mcp
+    #[arg(long, value_name = "ADDRESS", env = "VMCP_BRIDGE_LISTEN", default_value_t = bridge::DEFAULT_LISTEN)]
+    pub listen: SocketAddr,
+    /// Address of /livez, /readyz, /metrics and /status
+    #[arg(long, value_name = "ADDRESS", env = "VMCP_BRIDGE_ADMIN", default_value_t = bridge::DEFAULT_ADMIN)]
+    pub admin: SocketAddr,
+    /// Which clients a process of the program has
+    #[arg(long, value_enum, env = "VMCP_BRIDGE_PROCESSES", default_value_t)]
+    pub processes: BridgeProcesses,
+    /// Maximum number of processes for clients' sessions, from 1 to 4096
+    #[arg(
+        long,
+        value_name = "N",
+        env = "VMCP_BRIDGE_MAX_PROCESSES",
+        default_value_t = 32
+    )]
+    pub max_processes: u32,
+    /// Time without a call after which a session's process ends, from 1s to 24h
+    #[arg(long, value_name = "DURATION", env = "VMCP_BRIDGE_IDLE_TIMEOUT", default_value = "10m", value_parser = bridge::duration)]
+    pub idle_timeout: Duration,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
+/// Where the copy of this program goes.
+#[derive(Debug, clap::Args)]
+pub struct InstallArgs {
+    /// The file to write
+    #[arg(value_name = "FILE")]
+    pub target: PathBuf,
 }

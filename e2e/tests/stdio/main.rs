@@ -1,5 +1,6 @@
 //! Backends with a command: programs that the gateway runs, and that speak on their standard streams.
 
+mod bridge;
 mod calls;
 mod ends;
 mod faults;

@@ -10,6 +10,8 @@ use crate::runtime::truncate;
 
 /// The most bytes of a backend's instructions that are kept.
 const MAX_INSTRUCTIONS: usize = 64 * 1024;
+/// The most bytes of a backend's `serverInfo` that are kept. It may contain icons.
+const MAX_SERVER_INFO: usize = 16 * 1024;
 
 /// A backend's result of `initialize`, with the session that it opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct InitializeResult {
     pub capabilities: ServerCapabilities,
     /// The backend's instructions for models, truncated to 64 KiB.
     pub instructions: Option<String>,
+    /// The backend's name and version, as JSON; `None` if that is longer than 16 KiB.
+    pub server_info: Option<String>,
 }
 
 /// The capabilities that a backend declares.
@@ -49,6 +53,8 @@ pub(super) struct RawInitializeResult<'a> {
     capabilities: Option<&'a RawValue>,
     #[serde(borrow, default)]
     instructions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    server_info: Option<&'a RawValue>,
 }
 
 impl RawInitializeResult<'_> {
@@ -60,6 +66,10 @@ impl RawInitializeResult<'_> {
             instructions: instructions
                 .filter(|text| !text.trim().is_empty())
                 .map(|instructions| truncate::head(&instructions, MAX_INSTRUCTIONS).to_owned()),
+            server_info: self
+                .server_info
+                .filter(|info| info.get().len() <= MAX_SERVER_INFO)
+                .map(|info| info.get().to_owned()),
             session,
         }
     }

@@ -296,6 +296,7 @@ impl SharedSession {
                 logging,
             },
             instructions: stored.instructions,
+            server_info: None,
         };
         Some(Self {
             initialize_result,
@@ -329,6 +330,7 @@ mod tests {
                 ..ServerCapabilities::default()
             },
             instructions: Some("x".to_owned()),
+            server_info: None,
         })
     }
 

@@ -324,6 +324,7 @@ async fn read_lists(
         capabilities: initialized.capabilities,
         gives_session_ids: initialized.session.id.is_some(),
         instructions: initialized.instructions.clone(),
+        server_info: initialized.server_info.clone(),
         ..BackendOffer::default()
     };
     let (mut lists_read, mut failure) = (0, None);

@@ -317,6 +317,23 @@ impl Catalog {
         state.offer.as_ref().map(|offer| offer.gives_session_ids)
     }
 
+    /// The last successful offer of the first backend; `None` before its first answer.
+    #[must_use]
+    pub fn first_offer(&self) -> Option<Arc<BackendOffer>> {
+        let (_, state) = self.states().into_iter().next()?;
+        state.offer.clone()
+    }
+
+    /// Waits until the first backend has answered.
+    pub async fn wait_for_first_offer(&self) {
+        let mut news = self.any_changes();
+        while self.first_offer().is_none() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The last successful offer of `backend`; `None` before its first answer.
     #[must_use]
     pub fn offer(&self, backend: &BackendName) -> Option<Arc<BackendOffer>> {

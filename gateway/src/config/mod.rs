@@ -74,8 +74,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The part that may change while the process runs.
     pub hot: HotSettings,
-    /// The file that holds the hot part.
-    pub hot_source: HotSource,
+    /// The file that holds the hot part, if the configuration comes from a file.
+    pub hot_source: Option<HotSource>,
 }
 
 /// The file that holds the hot part of the configuration.
@@ -137,6 +137,8 @@ pub struct HotSettings {
     pub aggregation: Arc<Aggregation>,
     /// The configured identity of the gateway in the `initialize` result.
     pub identity: ServerIdentity,
+    /// Whether clients see the only backend's identity and capabilities in place of the gateway's.
+    pub presents_backend: bool,
     /// The hosts and origins that requests may name.
     pub access: AccessPolicy,
     /// Time after which the response to a pending call becomes an event stream.
@@ -239,6 +241,14 @@ impl Config {
     /// If a file cannot be read or is invalid. The message names the file, the path of the field, the value, and what is allowed.
     pub fn load(file: &Path, redis_password: Option<SecretString>) -> Result<Self, InvalidConfig> {
         validate::config(&read(file)?, file, redis_password)
+    }
+
+    /// Validates a configuration that comes from no file. Errors name `origin` in place of the file.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn of(raw: GatewayConfig, origin: &Path) -> Result<Self, InvalidConfig> {
+        validate::parsed(raw, origin)
     }
 }
 

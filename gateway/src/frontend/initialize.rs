@@ -2,9 +2,11 @@
 
 use http::{HeaderValue, Response};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use vmcp_crds::config::Capability;
 
 use super::Frontend;
+use crate::backend::ServerCapabilities;
 use crate::config::Aggregation;
 use crate::frontend::rejection::Rejection;
 use crate::frontend::request_context::RequestContext;
@@ -45,7 +47,8 @@ struct OwnCapabilities {
     completions: Option<Empty>,
     /// Log messages of all backends that send them reach the client, and its log level is sent to all of
     /// them.
-    logging: Empty,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    logging: Option<Empty>,
 }
 
 /// Capability of a list that may change.
@@ -69,11 +72,17 @@ struct Resources {
 struct Empty {}
 
 #[derive(Serialize)]
-struct ServerInfo<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<&'a str>,
-    version: &'a str,
+#[serde(untagged)]
+enum ServerInfo<'a> {
+    /// The identity of the gateway.
+    Own {
+        name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
+        version: &'a str,
+    },
+    /// The identity of the backend, as JSON.
+    Backend(&'a RawValue),
 }
 
 impl OwnCapabilities {
@@ -92,7 +101,26 @@ impl OwnCapabilities {
                 subscribe: SUBSCRIBE,
             }),
             completions: offers(Capability::Completions).then_some(Empty {}),
-            logging: Empty {},
+            logging: Some(Empty {}),
+        }
+    }
+
+    /// The capabilities that the backend declares.
+    fn of_backend(declared: ServerCapabilities) -> Self {
+        let changing = |is_declared: bool| {
+            is_declared.then_some(Changing {
+                list_changed: LIST_CHANGED,
+            })
+        };
+        Self {
+            tools: changing(declared.tools),
+            prompts: changing(declared.prompts),
+            resources: changing(declared.resources).map(|list| Resources {
+                list,
+                subscribe: declared.subscribe,
+            }),
+            completions: declared.completions.then_some(Empty {}),
+            logging: declared.logging.then_some(Empty {}),
         }
     }
 }
@@ -136,13 +164,25 @@ impl Frontend {
         let snapshot = self.core.catalog().snapshot();
         let identity = &hot.identity;
         let instructions = identity.instructions.as_ref().or(snapshot.instructions.as_ref());
+        let presented = hot
+            .presents_backend
+            .then(|| self.core.catalog().first_offer())
+            .flatten();
+        let server_info = presented.as_ref().and_then(|offer| offer.server_info.as_deref());
+        let server_info = server_info.and_then(|info| serde_json::from_str::<&RawValue>(info).ok());
         let result = OwnInitializeResult {
             protocol_version: revision.as_str(),
-            capabilities: OwnCapabilities::of(&hot.aggregation),
-            server_info: ServerInfo {
-                name: identity.name.as_deref().unwrap_or(&self.server.name),
-                title: identity.title.as_deref(),
-                version: identity.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")),
+            capabilities: match &presented {
+                Some(offer) => OwnCapabilities::of_backend(offer.capabilities),
+                None => OwnCapabilities::of(&hot.aggregation),
+            },
+            server_info: match server_info {
+                Some(info) => ServerInfo::Backend(info),
+                None => ServerInfo::Own {
+                    name: identity.name.as_deref().unwrap_or(&self.server.name),
+                    title: identity.title.as_deref(),
+                    version: identity.version.as_deref().unwrap_or(env!("CARGO_PKG_VERSION")),
+                },
             },
             instructions: instructions.map(String::as_str).filter(|text| !text.is_empty()),
         };

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use crate::config::{BackendEndpoint, Config, InvalidConfig, ServerCommand, ValueSource};
+use crate::config::{BackendEndpoint, Config, HotSource, InvalidConfig, ServerCommand, ValueSource};
 
 use super::reject;
 
@@ -22,17 +22,12 @@ pub fn check_programs(config: &Config, file: &Path) -> Result<(), InvalidConfig>
         };
         if let Err(reason) = find(command) {
             let (part, path) = match &config.hot_source {
-                crate::config::HotSource::Combined(file) => ("hot.", file),
-                crate::config::HotSource::Separate(file) => ("", file),
+                Some(HotSource::Separate(file)) => ("", file.as_path()),
+                Some(HotSource::Combined(_)) | None => ("hot.", file),
             };
             let field = format!("{part}backends[{index}].command");
             let advice = "install the program, or write its whole path";
-            return reject(
-                if part.is_empty() { path } else { file },
-                &field,
-                anyhow::Error::msg(reason),
-                advice,
-            );
+            return reject(path, &field, anyhow::Error::msg(reason), advice);
         }
     }
     Ok(())

@@ -63,6 +63,8 @@ pub struct BackendOffer {
     pub gives_session_ids: bool,
     /// The `instructions` of its `initialize` result: hints for the model.
     pub instructions: Option<String>,
+    /// The `serverInfo` of its `initialize` result, as JSON.
+    pub server_info: Option<String>,
     /// Items of `tools/list`, all pages.
     pub tools: BackendList,
     /// Items of `prompts/list`, all pages.

@@ -73,7 +73,13 @@ pub(super) fn config(
             HotSource::Combined(file.to_owned()),
         ),
     };
-    cold_part(raw, hot, source, file, redis_password).map_err(|fault| fault.in_text(text, file))
+    cold_part(raw, hot, Some(source), file, redis_password).map_err(|fault| fault.in_text(text, file))
+}
+
+/// Validates a configuration that comes from no file. Errors name `origin` in place of the file.
+pub(super) fn parsed(raw: GatewayConfig, origin: &Path) -> Result<Config, InvalidConfig> {
+    let hot = nested_hot(&raw, "", origin)?;
+    cold_part(raw, hot, None, origin, None).map_err(|fault| fault.in_text("", origin))
 }
 
 /// Validates the hot part of the configuration in `text`, the content of `file`. Also returns the rest. `before` is the hot part in use.
@@ -112,7 +118,7 @@ pub(super) fn hot_file(text: &str, file: &Path) -> Result<HotSettings, InvalidCo
 fn cold_part(
     raw: GatewayConfig,
     hot: HotSettings,
-    hot_source: HotSource,
+    hot_source: Option<HotSource>,
     file: &Path,
     redis_password: Option<SecretString>,
 ) -> Result<Config, ConfigFault> {
@@ -209,6 +215,7 @@ fn hot(raw: &HotConfig, hash: String, file: &Path) -> Result<HotSettings, Config
         backends,
         aggregation: Arc::new(aggregation::aggregation(&raw.aggregation)),
         identity: identity(raw),
+        presents_backend: false,
         access: access(raw),
         stream_calls_after: raw.stream_calls_after.map(vmcp_crds::config::Duration::get),
         limits: RequestLimits::from(&raw.limits),
