@@ -10,6 +10,7 @@ use vmcp_crds::session_key::SessionKey;
 use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command, ConfigFile, ServerArgs};
 use vmcp_gateway::config::Config;
+use vmcp_gateway::import;
 use vmcp_gateway::preflight;
 use vmcp_gateway::runtime::huge_pages;
 use vmcp_gateway::runtime::signals::termination_signal;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Keygen => keygen(),
         Command::StatusToken(file) => status_token(&file),
         Command::Supervise(server) => supervise(&server),
+        Command::Import(options) => import::run(&options),
         Command::Version => {
             print!("{}", version::text());
             Ok(ExitCode::SUCCESS)

@@ -10,7 +10,16 @@ use std::{fs, io};
 const LAYERS: [&str; 6] = ["frontend", "session", "core", "catalog", "backend", "mcp"];
 
 /// The modules that build and inspect the layers. No layer may use them. The HTTP server is among them because it serves both listeners.
-const OUTSIDE: [&str; 7] = ["admin", "app", "args", "preflight", "http", "reload", "version"];
+const OUTSIDE: [&str; 8] = [
+    "admin",
+    "app",
+    "args",
+    "preflight",
+    "http",
+    "import",
+    "reload",
+    "version",
+];
 
 fn sources(directory: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
