@@ -26,6 +26,7 @@ pub mod records;
 pub mod redis;
 pub mod rendered;
 pub mod scripted_server;
+pub mod stdio_servers;
 pub mod stream;
 pub mod test_server;
 pub mod third_party;
