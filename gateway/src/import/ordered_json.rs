@@ -178,7 +178,7 @@ mod tests {
             ),
             (
                 "{\"a\": {\"k\": \"s3cret\"}, /* b */ \"c\": 1}",
-                "mcp.json:1:25: key must be a string; comments are not JSON: remove them, and import again",
+                "mcp.json:1:24: key must be a string; comments are not JSON: remove them, and import again",
             ),
             (
                 "{\"a\": \"s3cret\",\n}",

@@ -22,12 +22,11 @@ pub(super) fn create(path: &Path, text: &str, replace: bool) -> anyhow::Result<(
         }
     });
     created
-        .map_err(|error| {
+        .inspect_err(|error| {
             // A file of another program is not removed.
             if error.kind() != ErrorKind::AlreadyExists {
                 drop(fs::remove_file(&target));
             }
-            error
         })
         .with_context(|| format!("cannot write {}", path.display()))
 }
