@@ -9,6 +9,7 @@ pub mod client;
 pub mod conformance_suite;
 pub mod conforming;
 pub mod counting_session;
+pub mod desktop_programs;
 pub mod differences;
 pub mod gateway;
 pub mod harness;
