@@ -5,7 +5,6 @@ use std::iter;
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use vmcp_crds::config::BackendConfig;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::stdio_servers::{self, Sdk, StdioServer};
@@ -70,13 +69,13 @@ fn stdio_servers_answer_as_over_their_pipes() -> anyhow::Result<()> {
     let servers = stdio_servers::all(&directory)?;
     let mut recipe = Recipe::new(&[])?;
     recipe.hot().backends = servers.iter().map(StdioServer::backend).collect();
-    recipe.hot().backends.push(BackendConfig {
-        name: "broken".to_owned(),
-        command: ["sh", "-c", "echo 'no licence' >&2; exit 7"]
-            .map(str::to_owned)
-            .into(),
-        ..BackendConfig::default()
-    });
+    // The filesystem server ends at once when its folder is missing.
+    let filesystem = servers.iter().find(|server| server.name == "filesystem");
+    let mut broken = filesystem.context("there is a server for files")?.backend();
+    broken.name = "broken".to_owned();
+    broken.command.pop();
+    broken.command.push("/nowhere".to_owned());
+    recipe.hot().backends.push(broken);
     let gateway = recipe.start()?;
     for sdk in [Sdk::TypeScript, Sdk::Python] {
         let servers: Vec<_> = servers.iter().filter(|server| server.sdk == sdk).collect();
@@ -96,7 +95,7 @@ fn stdio_servers_answer_as_over_their_pipes() -> anyhow::Result<()> {
         }
     }
     let status = serde_json::to_value(gateway.status(&recipe)?)?.to_string();
-    assert!(status.contains("no licence"), "{status}");
+    assert!(status.contains("directories are accessible"), "{status}");
     Ok(())
 }
 
