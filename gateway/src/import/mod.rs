@@ -11,8 +11,10 @@ mod ordered_json;
 mod private_file;
 mod secret_text;
 mod server_entry;
+mod server_kind;
 mod shell_quote;
 mod template;
+mod unread_field;
 
 use std::path::{Path, PathBuf, absolute};
 use std::process::ExitCode;

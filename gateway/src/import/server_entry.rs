@@ -1,18 +1,17 @@
 //! Converts one server of the imported file into a backend.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
-use vmcp_crds::config::{
-    AggregationConfig, BackendConfig, BackendTransport, HeaderSource, VariableSource, Variables, rules,
-};
+use vmcp_crds::config::{AggregationConfig, BackendConfig, HeaderSource, VariableSource, Variables, rules};
 
 use super::argument_list::ArgumentList;
 use super::env_file::EnvFile;
 use super::field_path::{Fields, Problem, field_path};
 use super::inputs::Inputs;
 use super::secret_text::{is_secret_name, is_secret_url};
+use super::server_kind::ServerKind;
 use super::template::{Folders, Part, Template};
+use super::unread_field;
 
 /// Beginnings of a header's value that are no secret and stay in the configuration.
 const AUTHENTICATION_SCHEMES: [&str; 3] = ["Bearer ", "Basic ", "Token "];
@@ -27,12 +26,6 @@ pub(super) struct Surroundings<'a> {
     pub(super) is_project: bool,
     /// The value of an environment variable.
     pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
-}
-
-/// How the gateway reaches the server.
-enum Kind {
-    Command,
-    Url(BackendTransport),
 }
 
 /// A server that is being converted.
@@ -68,7 +61,7 @@ impl ServerEntry<'_> {
             Some(declared) => Some(declared),
             None => fields.take_text("transport")?,
         };
-        let kind = kind(
+        let kind = ServerKind::of(
             declared.as_deref(),
             command.is_some(),
             url.as_ref().map(|(_, url)| &**url),
@@ -79,13 +72,13 @@ impl ServerEntry<'_> {
             ..BackendConfig::default()
         };
         match kind {
-            Kind::Command => {
+            ServerKind::Command => {
                 self.convert_command(&mut backend, command.unwrap_or_default(), &mut fields)?;
                 if let Some((url_path, _)) = url {
-                    self.note(url_path, unread_advice("url"));
+                    self.note(url_path, unread_field::advice("url"));
                 }
             }
-            Kind::Url(transport) => {
+            ServerKind::Url(transport) => {
                 let (url_path, url) = url.unwrap_or_default();
                 backend.url = self.resolved(&url_path, &url, "URL")?;
                 backend.transport = transport;
@@ -95,7 +88,7 @@ impl ServerEntry<'_> {
                     self.note(url_path, message);
                 }
                 if command.is_some() {
-                    self.note(fields.path_of("command"), unread_advice("command"));
+                    self.note(fields.path_of("command"), unread_field::advice("command"));
                 }
             }
         }
@@ -105,7 +98,7 @@ impl ServerEntry<'_> {
                 Problem::new(path, format!("the gateway cannot use it: `{field}`: {message}"))
             })?;
         for (name, _) in fields.into_unread() {
-            self.note(field_path(path, &name), unread_advice(&name));
+            self.note(field_path(path, &name), unread_field::advice(&name));
         }
         Ok(Some(backend))
     }
@@ -284,62 +277,5 @@ impl ServerEntry<'_> {
 
     fn note(&mut self, path: String, message: impl Into<String>) {
         self.notes.push(Problem::new(path, message));
-    }
-}
-
-fn kind(declared: Option<&str>, has_command: bool, url: Option<&str>) -> Result<Kind, String> {
-    let is_word = |character: &char| character.is_ascii_alphanumeric();
-    let normalized: Option<String> = declared.map(|declared| {
-        declared
-            .chars()
-            .filter(is_word)
-            .map(|character| character.to_ascii_lowercase())
-            .collect()
-    });
-    let kind = match (normalized.as_deref(), has_command, url) {
-        (Some("stdio"), ..) | (None, true, None) => Kind::Command,
-        (Some("http" | "streamablehttp"), ..) => Kind::Url(BackendTransport::StreamableHttp),
-        (Some("sse"), ..) => Kind::Url(BackendTransport::Sse),
-        (Some(_), ..) => {
-            let declared = declared.unwrap_or_default();
-            return Err(format!(
-                "found the type {declared:?}; the gateway supports stdio, http and sse"
-            ));
-        }
-        (None, false, Some(url)) if is_stream(url) => Kind::Url(BackendTransport::Sse),
-        (None, false, Some(_)) => Kind::Url(BackendTransport::StreamableHttp),
-        (None, true, Some(_)) => {
-            return Err("has `command` and `url`; keep one of them, or set `type`".to_owned());
-        }
-        (None, false, None) => return Err("has neither `command` nor `url`; add one of them".to_owned()),
-    };
-    match kind {
-        Kind::Command if !has_command => Err("has the type stdio, and no `command`; add it".to_owned()),
-        Kind::Url(_) if url.is_none() => {
-            Err("has the type of a remote server, and no `url`; add it".to_owned())
-        }
-        kind => Ok(kind),
-    }
-}
-
-/// Whether the URL is, by convention, that of an HTTP+SSE stream.
-fn is_stream(url: &str) -> bool {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    Path::new(path.trim_end_matches('/')).ends_with("sse")
-}
-
-/// What a field means that is not converted.
-fn unread_advice(name: &str) -> &'static str {
-    match name {
-        "envFile" => "is ignored: add the variables of that file to `env`, and import again",
-        "headersHelper" => "is ignored: the gateway does not run it; give the headers in `headers`",
-        "oauth" | "auth" => "is ignored: the gateway cannot log in for you; give a token in `headers`",
-        "includeTools" | "excludeTools" | "disabledTools" | "tools" => {
-            "is ignored: set `tools.allow` or `tools.deny` of the backend in the written configuration"
-        }
-        "timeout" => "is ignored: set `timeouts.call` of the backend in the written configuration",
-        "command" | "args" | "env" | "cwd" => "is ignored, because the server has a URL",
-        "url" | "serverUrl" | "httpUrl" | "headers" => "is ignored, because the server is a command",
-        _ => "is ignored: the gateway has no such setting",
     }
 }
