@@ -68,6 +68,15 @@ fn help_explains_first_steps() -> anyhow::Result<()> {
             &["64", "no secret", "[env: VMCP_CONFIG="],
         ),
         (&["keygen", "--help"], &["keygen > keys/current"]),
+        (
+            &["import", "--help"],
+            &[
+                "import ~/.config/Claude/claude_desktop_config.json",
+                "set -a; . ./vmcp.env; set +a",
+                "--force",
+                "docs/desktop.md",
+            ],
+        ),
     ] {
         let output = run(arguments, &[])?;
         let text = stdout(&output);

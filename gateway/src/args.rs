@@ -9,6 +9,8 @@ use vmcp_crds::config::Duration;
 use crate::bridge;
 use crate::bridge::BridgeProcesses;
 
+use crate::import::ImportOptions;
+
 /// One MCP endpoint over many MCP servers, with sessions that outlive the process.
 #[derive(Debug, Parser)]
 #[command(
@@ -86,6 +88,21 @@ says that the server has answered initialize once.")]
     /// Run a server of the gateway, and end it with the gateway.
     #[command(hide = true)]
     Supervise(ServerArgs),
+    /// Convert the MCP servers of a desktop client into a configuration.
+    #[command(after_help = "\
+Reads the JSON of Claude Desktop, Claude Code (.mcp.json), VS Code (mcp.json), Cursor and similar clients. The values of environment
+variables and headers go to vmcp.env, which only you can read. Messages on standard error name each server and field that is not
+imported. No existing file is changed without --force.
+
+Example:
+
+  vmcp-gateway import ~/.config/Claude/claude_desktop_config.json
+  set -a; . ./vmcp.env; set +a
+  vmcp-gateway serve --config gateway.yaml
+
+Exit codes: 0 all servers are imported, 1 a server is left out or a file cannot be read or written, 64 the file has no server
+that the gateway can use. docs/desktop.md has more.")]
+    Import(ImportOptions),
     /// Print the version, the commit that it was built from, and the supported revisions of the protocol.
     Version,
 }

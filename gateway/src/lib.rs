@@ -24,6 +24,7 @@ pub mod version;
 pub mod catalog;
 mod certificates;
 mod http;
+pub mod import;
 pub mod mcp;
 pub mod preflight;
 mod reload;

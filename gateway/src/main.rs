@@ -7,6 +7,7 @@ use vmcp_gateway::app::App;
 use vmcp_gateway::args::{Args, Command};
 use vmcp_gateway::commands;
 use vmcp_gateway::config::{Config, InvalidConfig};
+use vmcp_gateway::import;
 use vmcp_gateway::install;
 use vmcp_gateway::runtime::huge_pages;
 use vmcp_gateway::runtime::signals::termination_signal;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Command::StatusToken(file) => commands::status_token(&file),
         Command::Bridge(bridge) => bridge.to_config().map_err(Into::into).and_then(run),
         Command::Install(copy) => install::install(&copy.target).map(|()| ExitCode::SUCCESS),
+        Command::Import(options) => import::run(&options),
         Command::Supervise(server) => commands::supervise(&server),
         Command::Version => {
             print!("{}", version::text());

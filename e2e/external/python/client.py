@@ -1,12 +1,13 @@
-"""A client on the Python SDK, of the era with sessions. Its arguments are two files. The first one holds a list of {url,
+"""A client on the Python SDK, of the era with sessions. Its arguments are two files. The first one holds a list of {url, roots,
 requests: [{method, params}]}: it opens a session at each url in turn, and writes one line of JSON for each request to the second one: the
-result or the error as the SDK gives it, what was reported on the way, and what it was asked. It answers whatever it is asked."""
+result or the error as the SDK gives it, what was reported on the way, and what it was asked. It answers whatever it is asked. Instead of a
+url there may be a command, {command, args, env, cwd}: then it runs that server and speaks with it over its pipe."""
 
 import asyncio
 import json
 import sys
 
-from mcp import types
+from mcp import StdioServerParameters, types
 from mcp.client import Client
 from mcp.shared.exceptions import MCPError
 
@@ -48,8 +49,10 @@ async def run(client, method, params, report):
     return plain(await client.complete(reference.model_validate(params["ref"]), params["argument"], context))
 
 
-async def converse(url, requests, answers):
+async def converse(conversation, answers):
     line = {}
+    url, command = conversation.get("url"), conversation.get("command")
+    root_uris = conversation.get("roots", ["file:///work"])
 
     def note(params, method):
         asked = plain(params)
@@ -58,7 +61,7 @@ async def converse(url, requests, answers):
 
     # Servers ask for roots when they please, so that it belongs to no request.
     async def roots(context):
-        return types.ListRootsResult(roots=[types.Root(uri="file:///work", name="work")])
+        return types.ListRootsResult(roots=[types.Root(uri=uri, name="work") for uri in root_uris])
 
     async def sample(context, params):
         note(params, "sampling/createMessage")
@@ -73,14 +76,14 @@ async def converse(url, requests, answers):
         line["reported"].append({"progress": progress, "total": total, "message": message})
 
     client = Client(
-        url,
+        url if command is None else StdioServerParameters(**command),
         mode="legacy",
         list_roots_callback=roots,
         sampling_callback=sample,
         elicitation_callback=elicit,
     )
     async with client:
-        for request in requests:
+        for request in conversation["requests"]:
             line = {"reported": [], "asked": []}
             try:
                 line["result"] = await run(client, request["method"], request["params"], report)
@@ -93,7 +96,7 @@ async def main():
     script, answers = sys.argv[1:]
     with open(script, encoding="utf-8") as script, open(answers, "w", encoding="utf-8") as answers:
         for conversation in json.load(script):
-            await converse(conversation["url"], conversation["requests"], answers)
+            await converse(conversation, answers)
 
 
 asyncio.run(main())

@@ -48,7 +48,7 @@ impl Venv {
     }
 }
 
-/// The environment with `mcp`, `fastmcp` and `mcp_server_time`.
+/// The environment with `mcp`, `fastmcp`, `mcp_server_git` and `mcp_server_time`.
 ///
 /// # Errors
 /// When Python is missing or too old, or pip fails; the message says what to do.

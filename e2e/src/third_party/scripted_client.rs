@@ -15,13 +15,11 @@ use crate::wait;
 /// How long a program may take for all that it asks.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Lets the program have these conversations, and returns its report of each response. The scripts in `e2e/external` define the format.
+/// Lets the program have these conversations, and returns its report of each response, as [`play`] does.
 ///
 /// # Errors
 /// When the program fails or takes too long; the message has its last words.
-pub fn converse(mut program: Command, conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
-    let directory = TempDir::new()?;
-    let (script, answers) = (directory.path().join("script"), directory.path().join("answers"));
+pub fn converse(program: Command, conversations: &[Conversation]) -> anyhow::Result<Vec<Value>> {
     let conversations = conversations.iter().map(|conversation| {
         let requests = conversation.requests.iter();
         let requests: Vec<_> = requests
@@ -29,7 +27,17 @@ pub fn converse(mut program: Command, conversations: &[Conversation]) -> anyhow:
             .collect();
         json!({"url": conversation.url, "requests": requests})
     });
-    fs::write(&script, Value::from_iter(conversations).to_string())?;
+    play(program, &Value::from_iter(conversations))
+}
+
+/// Lets the program play this script, and returns its report of each response. The scripts in `e2e/external` define both formats.
+///
+/// # Errors
+/// When the program fails or takes too long; the message has its last words.
+pub fn play(mut program: Command, conversations: &Value) -> anyhow::Result<Vec<Value>> {
+    let directory = TempDir::new()?;
+    let (script, answers) = (directory.path().join("script"), directory.path().join("answers"));
+    fs::write(&script, conversations.to_string())?;
     program.args([&script, &answers]);
     let mut process = Process::start("client", &program)?;
     let ended = wait::until("the client ends", LIMIT, || process.ended()?.context("it runs"))

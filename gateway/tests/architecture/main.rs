@@ -10,7 +10,7 @@ use std::{fs, io};
 const LAYERS: [&str; 6] = ["frontend", "session", "core", "catalog", "backend", "mcp"];
 
 /// The modules that build and inspect the layers. No layer may use them. The HTTP server is among them because it serves both listeners.
-const OUTSIDE: [&str; 9] = [
+const OUTSIDE: [&str; 10] = [
     "admin",
     "app",
     "args",
@@ -18,6 +18,7 @@ const OUTSIDE: [&str; 9] = [
     "commands",
     "preflight",
     "http",
+    "import",
     "reload",
     "version",
 ];

@@ -1,8 +1,10 @@
-// A client on the TypeScript SDK v1. Its arguments are two files. The first one holds a list of {url, requests: [{method, params}]}: it opens a
-// session at each url in turn, and writes one line of JSON for each request to the second one: the result or the error as the SDK gives it,
-// what was reported on the way, and what it was asked. It answers whatever it is asked.
+// A client on the TypeScript SDK v1. Its arguments are two files. The first one holds a list of {url, roots, requests: [{method, params}]}: it
+// opens a session at each url in turn, and writes one line of JSON for each request to the second one: the result or the error as the SDK gives
+// it, what was reported on the way, and what it was asked. It answers whatever it is asked. Instead of a url there may be a command, {command,
+// args, env, cwd}: then it runs that server and speaks with it over its pipe.
 const fs = require("node:fs");
 const { Client } = require("@modelcontextprotocol/sdk/client/index.js");
+const { StdioClientTransport } = require("@modelcontextprotocol/sdk/client/stdio.js");
 const { StreamableHTTPClientTransport } = require("@modelcontextprotocol/sdk/client/streamableHttp.js");
 const types = require("@modelcontextprotocol/sdk/types.js");
 
@@ -40,7 +42,7 @@ function run(client, method, params, options) {
     }
 }
 
-async function converse({ url, requests }) {
+async function converse({ url, command, roots = ["file:///work"], requests }) {
     const client = new Client(
         { name: "typescript-v1", version: "1" },
         { capabilities: { roots: {}, sampling: {}, elicitation: { form: {}, url: {} } } },
@@ -54,7 +56,7 @@ async function converse({ url, requests }) {
         });
     // Servers ask for roots when they please, so that it belongs to no request.
     client.setRequestHandler(types.ListRootsRequestSchema, async () => ({
-        roots: [{ uri: "file:///work", name: "work" }],
+        roots: roots.map((uri) => ({ uri, name: "work" })),
     }));
     answer(types.CreateMessageRequestSchema, {
         model: "none",
@@ -63,7 +65,11 @@ async function converse({ url, requests }) {
         content: { type: "text", text: "a sample" },
     });
     answer(types.ElicitRequestSchema, { action: "accept", content: { name: "Ada" } });
-    await client.connect(new StreamableHTTPClientTransport(new URL(url)));
+    const transport =
+        command === undefined
+            ? new StreamableHTTPClientTransport(new URL(url))
+            : new StdioClientTransport({ ...command, stderr: "ignore" });
+    await client.connect(transport);
     for (const { method, params } of requests) {
         line = { reported: [], asked: [] };
         const onprogress = (progress) => line.reported.push(progress);
@@ -74,7 +80,7 @@ async function converse({ url, requests }) {
         }
         fs.appendFileSync(process.argv[3], `${JSON.stringify(line)}\n`);
     }
-    await client.transport.terminateSession();
+    await transport.terminateSession?.();
     await client.close();
 }
 
