@@ -84,5 +84,5 @@ const fn any_address(port: u16) -> SocketAddr {
 /// # Errors
 /// What a duration looks like.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    text.parse().map_err(|error| format!("{error}"))
+    text.parse()
 }

@@ -71,7 +71,6 @@ pub(super) fn default_process_idle_timeout() -> Duration {
     Duration::from_millis(10 * 60 * 1000)
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(super) fn is_default_process_idle_timeout(value: &Duration) -> bool {
     *value == default_process_idle_timeout()
 }

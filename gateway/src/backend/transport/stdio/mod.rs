@@ -135,7 +135,7 @@ struct UnansweredCall<'a> {
 }
 
 impl UnansweredCall<'_> {
-    fn is_answered(mut self) {
+    fn end(mut self) {
         self.id = None;
     }
 }
@@ -209,7 +209,7 @@ impl Backend {
             id: Some(id),
         };
         let first = events.next().await;
-        unanswered.is_answered();
+        unanswered.end();
         let Some(first) = first? else {
             return Err(BackendError::Broken(
                 "the call was cancelled, or its process was stopped".to_owned(),
