@@ -186,7 +186,7 @@ mod tests {
             ),
             (
                 "{\"a\": {\"k\": \"s3cret\",\n \"k\": \"s3cret\"}}",
-                "mcp.json:2:5: duplicate field \"k\"; keep one of them",
+                "mcp.json:2:4: duplicate field \"k\"; keep one of them",
             ),
             (
                 "{\"a\": s3cret}",
