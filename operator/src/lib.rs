@@ -20,6 +20,7 @@ pub mod config_nudge;
 pub mod controller;
 pub mod desired;
 pub mod error;
+pub mod event_recorder;
 pub mod events;
 pub mod group_status;
 pub mod identity;

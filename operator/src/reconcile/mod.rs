@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, Recorder};
+use kube::runtime::events::Event;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
@@ -27,8 +27,8 @@ use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::desired::{self, Backend, Children, ConfigFiles, Inputs, labels, names, pod_template};
 use crate::error::Error;
+use crate::event_recorder::EventRecorder;
 use crate::events;
-use crate::kube_error::describe;
 use crate::metrics::Metrics;
 use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 use crate::pod_user::PodUsers;
@@ -78,7 +78,7 @@ pub struct Context {
     /// The metrics of this process.
     pub metrics: Metrics,
     /// Publishes Kubernetes Events.
-    pub recorder: Recorder,
+    pub recorder: EventRecorder,
 }
 
 /// Reconciles `server` once.
@@ -483,11 +483,10 @@ impl Reconciler<'_> {
     async fn publish_event(&self, event: &Event) {
         let reference = self.server.object_ref(&());
         if let Err(error) = self.context.recorder.publish(event, &reference).await {
-            let error = describe(&error);
             tracing::warn!(
                 namespace = self.namespace,
                 name = self.server.name_any(),
-                error,
+                %error,
                 "failed to publish event"
             );
         }
