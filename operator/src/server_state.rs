@@ -28,6 +28,8 @@ pub struct ServerState {
     pub applied: Applied,
     /// The Deployment as the last apply returned it. The watch may still show an older version.
     pub deployment: Option<Deployment>,
+    /// The generation of the Deployment after the last apply.
+    pub deployment_generation: Option<i64>,
     /// The resource version and the status of the last status write.
     pub written_status: Option<(String, VirtualMCPServerStatus)>,
     /// Nudges of the pods to remount their configuration.

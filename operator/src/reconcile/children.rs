@@ -70,6 +70,7 @@ impl Reconciler<'_> {
             .apply_child(state, &stores.deployments, &children.deployment)
             .await?
         {
+            state.deployment_generation = applied.metadata.generation;
             state.deployment = Some(applied);
         }
         Ok(())

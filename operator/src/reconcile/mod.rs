@@ -422,6 +422,7 @@ impl Reconciler<'_> {
             expected_replicas: self.expected_replicas(state),
             overriding_autoscaler: overriding_autoscaler.as_deref(),
         };
+            applied_generation: state.deployment_generation,
         let status = status::derive(&observed, &old, Timestamp::now());
         self.write_status(state, &old, &status).await?;
         Ok(status)
