@@ -53,3 +53,4 @@ mod value_facts;
 pub mod watch;
 mod watch_backoff;
 pub mod watch_health;
+pub mod watched_fields;

@@ -14,6 +14,21 @@ use crate::{mappers, owner};
 
 impl Reconciler<'_> {
     /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
+    /// Drops the results of writes that the watches show by now. They would be in memory twice.
+    pub(super) fn forget_watched_writes(&self, state: &mut ServerState) {
+        let watched = self.server.metadata.resource_version.as_deref();
+        state.written_status = state
+            .written_status
+            .take()
+            .filter(|(version, _)| is_later(Some(version), watched));
+        let watched = self.watched_deployment();
+        state.deployment = state
+            .deployment
+            .take()
+            // Without a watched one it may be deleted. If so, this reconcile creates it again.
+            .filter(|applied| watched.is_some_and(|watched| is_newer(applied, &watched)));
+    }
+
     /// the operator neither changes nor removes.
     pub(super) fn current_status(&self, state: &ServerState) -> VirtualMCPServerStatus {
         let watched = self.server.metadata.resource_version.as_deref();
@@ -31,24 +46,22 @@ impl Reconciler<'_> {
 
     /// The current Deployment: the one that the watch shows, or the one last applied if it is newer.
     pub(super) fn deployment(&self, state: &ServerState) -> Option<Arc<Deployment>> {
-        let name = names::workload(self.server);
-        let watched = self
-            .context
-            .stores
-            .deployments
-            .get(&ObjectRef::new(&name).within(&self.namespace));
-        let version = |deployment: &Deployment| deployment.metadata.resource_version.clone();
-        match (&state.deployment, watched) {
-            (Some(applied), Some(watched))
-                if is_later(version(applied).as_deref(), version(&watched).as_deref()) =>
-            {
-                Some(Arc::new(applied.clone()))
+        let watched = self.watched_deployment();
+        match &state.deployment {
+            Some(applied) if watched.as_ref().is_none_or(|watched| is_newer(applied, watched)) => {
+                Some(applied.clone())
             }
-            (_, watched) => watched,
+            _ => watched,
         }
     }
 
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler's maximum.
+    fn watched_deployment(&self) -> Option<Arc<Deployment>> {
+        let name = names::workload(self.server);
+        let deployments = &self.context.stores.deployments;
+        deployments.get(&ObjectRef::new(&name).within(&self.namespace))
+    }
+
     pub(super) fn expected_replicas(&self, state: &ServerState) -> i32 {
         let deployment = self.deployment(state);
         let live = deployment.and_then(|deployment| deployment.spec.replicas);
@@ -90,4 +103,13 @@ impl Reconciler<'_> {
                 && object.labels().get(labels::INSTANCE) == Some(&name)
         })
     }
+}
+
+/// Whether `applied` is a later version of the Deployment than `watched`.
+fn is_newer(applied: &Deployment, watched: &Deployment) -> bool {
+    let (applied, watched) = (&applied.metadata, &watched.metadata);
+    is_later(
+        applied.resource_version.as_deref(),
+        watched.resource_version.as_deref(),
+    )
 }
