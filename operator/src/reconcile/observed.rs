@@ -9,11 +9,11 @@ use vmcp_crds::v1alpha1::{VirtualMCPServerStatus, condition_type};
 
 use super::Reconciler;
 use crate::desired::{labels, names};
+use crate::replica_handover::owns_replicas;
 use crate::server_state::{ServerState, is_later};
 use crate::{mappers, owner};
 
 impl Reconciler<'_> {
-    /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
     /// Drops the results of writes that the watches show by now. They would be in memory twice.
     pub(super) fn forget_watched_writes(&self, state: &mut ServerState) {
         let watched = self.server.metadata.resource_version.as_deref();
@@ -29,6 +29,7 @@ impl Reconciler<'_> {
             .filter(|applied| watched.is_some_and(|watched| is_newer(applied, &watched)));
     }
 
+    /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
     /// the operator neither changes nor removes.
     pub(super) fn current_status(&self, state: &ServerState) -> VirtualMCPServerStatus {
         let watched = self.server.metadata.resource_version.as_deref();
@@ -55,13 +56,13 @@ impl Reconciler<'_> {
         }
     }
 
-    /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler's maximum.
     fn watched_deployment(&self) -> Option<Arc<Deployment>> {
         let name = names::workload(self.server);
         let deployments = &self.context.stores.deployments;
         deployments.get(&ObjectRef::new(&name).within(&self.namespace))
     }
 
+    /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler's maximum.
     pub(super) fn expected_replicas(&self, state: &ServerState) -> i32 {
         let deployment = self.deployment(state);
         let live = deployment.and_then(|deployment| deployment.spec.replicas);
@@ -75,13 +76,12 @@ impl Reconciler<'_> {
     }
 
     /// The name of an autoscaler of another owner that scales the Deployment instead of `spec.replicas`: each would undo the count of the other.
-    /// An autoscaler neither leaves nor changes a count of zero, so `spec.replicas` is used to reach it and to leave it.
+    /// A HorizontalPodAutoscaler neither leaves nor changes a count of zero, so `spec.replicas` is used to reach zero, and to leave a zero that it
+    /// has set. A zero of another client stays: tools such as KEDA scale to zero beside a HorizontalPodAutoscaler.
     pub(super) fn overriding_autoscaler(&self, state: &ServerState) -> Option<String> {
-        let current = self.deployment(state)?.spec.replicas;
-        if [current, self.server.spec.replicas]
-            .iter()
-            .any(|count| count.unwrap_or(0) == 0)
-        {
+        let live = self.deployment(state)?;
+        let is_own_zero = live.spec.replicas.unwrap_or(0) == 0 && owns_replicas(&live);
+        if self.server.spec.replicas.unwrap_or(0) == 0 || is_own_zero {
             return None;
         }
         let autoscalers = self.context.stores.autoscalers.state_filter(|autoscaler| {
