@@ -187,7 +187,14 @@ fn refused_outage_answers_503_and_loses_nothing() -> anyhow::Result<()> {
     // A gateway without its store is live and ready, and reports the outage.
     assert_eq!(http_client::get(gateway.admin, "/livez", &[])?.status, 200);
     assert_eq!(http_client::get(gateway.admin, "/readyz", &[])?.status, 200);
-    assert!(!gateway.status(&harness.recipe)?.session_store.available);
+    // An outage is reported after a second.
+    wait::until("the outage is reported", Duration::from_secs(10), || {
+        anyhow::ensure!(
+            !gateway.status(&harness.recipe)?.session_store.available,
+            "not yet"
+        );
+        Ok(())
+    })?;
     assert!(gateway.metric("vmcp_session_store_unavailable_total", "")? >= 3.0);
 
     harness.redis.resume()?;

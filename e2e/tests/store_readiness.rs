@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use vmcp_crds::config::RedisTls;
 use vmcp_e2e::gateway::{Gateway, Recipe};
-use vmcp_e2e::redis::{Redis, documented_user};
+use vmcp_e2e::redis::{Certificates, Redis, documented_user};
 use vmcp_e2e::{http_client, ports, wait};
 use vmcp_external::requires;
 
@@ -120,6 +121,53 @@ fn gateway_with_unknown_user_is_not_ready() -> anyhow::Result<()> {
         "ACL", "SETUSER", "stranger", "on", ">hunter2", "~*", "&*", "+@all",
     ];
     refused_until_accepted(&recipe, words, &accept, &redis)
+}
+
+/// A certificate that one side does not accept is a wrong setting, as a wrong password is.
+#[requires(redis)]
+#[test]
+fn gateway_with_refused_certificate_is_not_ready() -> anyhow::Result<()> {
+    let (ours, others) = (Certificates::new()?, Certificates::new()?);
+    let (_redis, address) = Redis::start_encrypted(&ours, "redis.test", true, &[])?;
+    let identity = ours.issue("gateway")?;
+    let right = RedisTls {
+        ca_file: Some(ours.authority()),
+        cert_file: Some(identity.cert),
+        key_file: Some(identity.key),
+        server_name: Some("redis.test".to_owned()),
+        insecure_skip_verify: false,
+    };
+    let wrong_authority = RedisTls {
+        ca_file: Some(others.authority()),
+        ..right.clone()
+    };
+    let wrong_name = RedisTls {
+        server_name: Some("another.test".to_owned()),
+        ..right.clone()
+    };
+    let no_certificate = RedisTls {
+        cert_file: None,
+        key_file: None,
+        ..right.clone()
+    };
+    for (tls, words) in [
+        (
+            wrong_authority,
+            "check the trusted authorities and the server name",
+        ),
+        (wrong_name, "not valid for name"),
+        (no_certificate, "Redis does not accept the gateway's certificate"),
+    ] {
+        let mut recipe = Recipe::new(&[])?;
+        recipe.use_redis(address).tls = Some(tls);
+        let gateway = recipe.start_without_store()?;
+        says(&gateway, &recipe, 503, words)?;
+        let denied = "not ready while the session store refuses this process";
+        ensure!(gateway.log()?.contains(denied), "{}", gateway.log()?);
+    }
+    let mut recipe = Recipe::new(&[])?;
+    recipe.use_redis(address).tls = Some(right);
+    recipe.start().map(drop)
 }
 
 /// The number of databases cannot be changed while Redis runs.

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use futures::{FutureExt as _, StreamExt as _, future};
 use kube::Client;
 use kube::runtime::controller::{self, Action, applier};
-use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,6 +13,7 @@ use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 use crate::changed_namespaces::ChangedNamespaces;
 use crate::error::Error;
+use crate::event_recorder::EventRecorder;
 use crate::group_status::GroupStatusWriter;
 use crate::invalid_objects;
 use crate::metrics::Metrics;
@@ -79,10 +79,6 @@ async fn run_scope(
         stores: stores.clone(),
         metrics: metrics.clone(),
     };
-    let reporter = Reporter {
-        controller: "vmcp-operator".to_owned(),
-        instance: Some(options.identity.clone()),
-    };
     let context = Arc::new(Context {
         client: client.clone(),
         stores,
@@ -94,7 +90,7 @@ async fn run_scope(
         server_states: Arc::default(),
         backoff: Arc::default(),
         metrics: metrics.clone(),
-        recorder: Recorder::new(client.clone(), reporter),
+        recorder: EventRecorder::new(client.clone(), &options.identity),
     });
     let (server_states, backoff) = (context.server_states.clone(), context.backoff.clone());
     let config = controller::Config::default()

@@ -49,7 +49,7 @@ pub fn session_key_rotation_refused(reason: &str) -> Event {
     event(EventType::Warning, "SessionKeyRotationRefused", reason)
 }
 
-/// The Event for a change of another client to `object` that was undone. Such Events of several objects are not merged.
+/// The Event for a change of another client to `object` that was undone.
 #[must_use]
 pub fn change_undone(note: &str, object: ObjectReference) -> Event {
     Event {

@@ -3,6 +3,8 @@
 //! `managedFields` says which fields are ours, but not which values we applied: another process with the same field manager, for example a second
 //! installation of the operator, changes a value without changing this record. So the values are compared as well.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kube::Resource;
 use serde::Serialize;
@@ -13,10 +15,33 @@ use crate::apply::FIELD_MANAGER;
 
 /// Hash of the fields that our field manager has applied, and of their values in `object`. `None` if it has applied none.
 pub fn hash_owned<K: Resource + Serialize>(object: &K) -> Option<String> {
-    let fields = &applied_by_us(object.meta())?.fields_v1.as_ref()?.0;
+    let fields = fields(applied_by_us(object.meta())?)?;
     // An object that cannot be serialized cannot be applied either.
     let value = serde_json::to_value(object).unwrap_or_default();
-    Some(config_hash(&owned(&value, fields).to_string()))
+    Some(config_hash(&owned(&value, &fields).to_string()))
+}
+
+/// Rewrites the fields of all managers as text, which [`fields`] reads. As trees they would be most of the memory of an object. Managers of the
+/// status are dropped: the operator sets no field there.
+pub fn compact<K: Resource>(object: &mut K) {
+    let Some(entries) = &mut object.meta_mut().managed_fields else {
+        return;
+    };
+    entries.retain(|entry| entry.subresource.as_deref() != Some("status"));
+    for fields in entries.iter_mut().filter_map(|entry| entry.fields_v1.as_mut()) {
+        if !fields.0.is_string() {
+            fields.0 = Json::String(fields.0.to_string());
+        }
+    }
+}
+
+/// The fields that a manager owns, in the format `FieldsV1`.
+#[must_use]
+pub fn fields(entry: &ManagedFieldsEntry) -> Option<Cow<'_, Json>> {
+    match &entry.fields_v1.as_ref()?.0 {
+        Json::String(text) => serde_json::from_str(text).ok().map(Cow::Owned),
+        tree => Some(Cow::Borrowed(tree)),
+    }
 }
 
 /// The `managedFields` entry of our field manager.
@@ -114,6 +139,32 @@ mod tests {
         ];
         for change in theirs {
             assert_eq!(before, hash_owned(&service(change)));
+        }
+    }
+
+    // The stores keep the fields as text, and what is read from it is the same.
+    #[test]
+    fn compact_object_has_same_owned_fields() {
+        let mut compacted = service(|object| {
+            let status = json!({"manager": "cloud", "operation": "Update", "subresource": "status", "fieldsV1": {"f:status": {}}});
+            object["metadata"]["managedFields"]
+                .as_array_mut()
+                .unwrap()
+                .push(status);
+        });
+        let before = (hash_owned(&compacted), compacted.metadata.managed_fields.clone());
+        for _ in 0..2 {
+            compact(&mut compacted);
+            assert_eq!(hash_owned(&compacted), before.0);
+        }
+        let (entries, original) = (compacted.metadata.managed_fields.unwrap(), before.1.unwrap());
+        assert_eq!(entries.len(), 2, "without that of the status");
+        for (entry, original) in entries.iter().zip(&original) {
+            assert!(entry.fields_v1.as_ref().unwrap().0.is_string());
+            assert_eq!(
+                fields(entry).unwrap().into_owned(),
+                original.fields_v1.as_ref().unwrap().0
+            );
         }
     }
 

@@ -19,6 +19,8 @@ const UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
 const ABSENCE_LIFETIME: Duration = Duration::from_secs(10);
 /// How long the absence of a range is remembered while pods run without one.
 const LASTING_ABSENCE_LIFETIME: Duration = Duration::from_secs(10 * 60);
+/// How long it is remembered that the operator may not read a namespace.
+const REFUSAL_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Which user id gateway pods have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,6 +46,8 @@ pub struct PodUsers {
 enum KnownRange {
     Assigned,
     AbsentSince(Instant),
+    /// The right to read the namespace is missing.
+    RefusedSince(Instant),
 }
 
 impl PodUsers {
@@ -79,12 +83,16 @@ impl PodUsers {
         match self.known(namespace) {
             Some(KnownRange::Assigned) => return Ok(false),
             Some(KnownRange::AbsentSince(since)) if since.elapsed() < lifetime => return Ok(true),
+            Some(KnownRange::RefusedSince(since)) if since.elapsed() < REFUSAL_LIFETIME => {
+                return Ok(live.is_none_or(names_user));
+            }
             _ => {}
         }
         let metadata = match namespace_metadata(client, namespace).await {
             Ok(metadata) => metadata.unwrap_or_default(),
             Err(error) if error.is_forbidden() => {
                 tracing::debug!(namespace, %error, "cannot detect the range of user ids");
+                self.remember(namespace, KnownRange::RefusedSince(Instant::now()));
                 return Ok(live.is_none_or(names_user));
             }
             Err(error) => return live.map(names_user).ok_or(error),
@@ -95,9 +103,13 @@ impl PodUsers {
         } else {
             KnownRange::AbsentSince(Instant::now())
         };
+        self.remember(namespace, range);
+        Ok(!is_assigned)
+    }
+
+    fn remember(&self, namespace: &str, range: KnownRange) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(namespace.to_owned(), range);
-        Ok(!is_assigned)
     }
 
     fn known(&self, namespace: &str) -> Option<KnownRange> {

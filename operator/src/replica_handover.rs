@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::error::Error;
+use crate::owned_fields::fields;
 
 /// The field manager that owns the count until an autoscaler or a user sets one.
 pub const HAND_OVER_MANAGER: &str = "vmcp-operator-replicas";
@@ -19,18 +20,20 @@ pub const HAND_OVER_MANAGER: &str = "vmcp-operator-replicas";
 /// are about to stop setting it.
 #[must_use]
 pub fn replicas_to_hand_over(wanted: Option<i32>, live: &Deployment) -> Option<i32> {
-    let ours = live.metadata.managed_fields.iter().flatten().any(|entry| {
-        entry.manager.as_deref() == Some(FIELD_MANAGER)
-            && entry
-                .fields_v1
-                .as_ref()
-                .is_some_and(|fields| fields.0.pointer("/f:spec/f:replicas").is_some())
-    });
-    if wanted.is_none() && ours {
+    if wanted.is_none() && owns_replicas(live) {
         live.spec.replicas
     } else {
         None
     }
+}
+
+/// Whether the count of `live` is the one that the operator has applied for `spec.replicas`.
+#[must_use]
+pub fn owns_replicas(live: &Deployment) -> bool {
+    live.metadata.managed_fields.iter().flatten().any(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && fields(entry).is_some_and(|fields| fields.pointer("/f:spec/f:replicas").is_some())
+    })
 }
 
 /// Makes [`HAND_OVER_MANAGER`] an owner of the count. If the Deployment has changed since `live` was read, the API server rejects

@@ -26,9 +26,11 @@ pub struct ServerState {
     pub installation_conflict: InstallationConflict,
     /// The last apply of each child.
     pub applied: Applied,
-    /// The Deployment as the last apply returned it. The watch may still show an older version.
-    pub deployment: Option<Deployment>,
-    /// The resource version and the status of the last status write.
+    /// The Deployment as the last apply returned it, until the watch shows it.
+    pub deployment: Option<Arc<Deployment>>,
+    /// The generation of the Deployment after the last apply.
+    pub deployment_generation: Option<i64>,
+    /// The resource version and the status of the last status write, until the watch shows it.
     pub written_status: Option<(String, VirtualMCPServerStatus)>,
     /// Nudges of the pods to remount their configuration.
     pub config_nudges: ConfigNudges,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use crate::apply::FIELD_MANAGER;
+use crate::owned_fields::fields;
 
 /// Maximum number of changed fields that a message names.
 const MAX_NAMED_FIELDS: usize = 3;
@@ -214,9 +215,8 @@ fn name_of(item: &Json) -> Option<&str> {
 /// The client that has set the field at `pointer`: the latest other field manager that owns it.
 fn client<'a>(metadata: &'a ObjectMeta, pointer: &str) -> Option<&'a str> {
     let entries = metadata.managed_fields.iter().flatten().filter(|entry| {
-        let fields = entry.fields_v1.as_ref();
         entry.manager.as_deref() != Some(FIELD_MANAGER)
-            && fields.is_some_and(|fields| fields.0.pointer(pointer).is_some())
+            && fields(entry).is_some_and(|fields| fields.pointer(pointer).is_some())
     });
     entries
         .max_by_key(|entry| entry.time.as_ref())?

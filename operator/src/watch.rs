@@ -31,8 +31,13 @@ use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
 use crate::mappers::{self, Referrers};
+use crate::owned_fields;
 use crate::watch_backoff::WatchBackoff;
 use crate::watch_health::ScopeWatchHealth;
+use crate::watched_fields::{Descendant, drop_bookkeeping, keep_name, keep_observed};
+
+/// Number of objects in one response to a list. A page is in memory as a whole before the fields that nothing reads are dropped.
+const LIST_PAGE_SIZE: u32 = 100;
 
 /// The part of the cluster that one set of watches covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,32 +165,24 @@ impl WatchBuilder<'_> {
     /// Objects that the operator applies. Keeps `managedFields`, which [`crate::apply`] needs.
     fn children<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
         self.reflect(
-            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
-            |_| {},
+            list_config().labels(labels::MANAGED_SELECTOR),
+            owned_fields::compact,
         )
     }
 
-    /// Objects that other controllers derive from ours. Drops `managedFields`, which are most of such an object.
-    fn descendants<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(
-            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
-            drop_managed_fields,
-        )
+    /// Objects that other controllers derive from ours.
+    fn descendants<K: Watchable + Descendant>(&self) -> (Store<K>, BoxStream<'static, K>) {
+        self.reflect(list_config().labels(labels::MANAGED_SELECTOR), keep_observed)
     }
 
     /// Objects that others create.
     fn foreign_objects<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(watcher::Config::default(), drop_managed_fields)
+        self.reflect(list_config(), drop_bookkeeping)
     }
 
     /// Objects of which only the name matters.
     fn names_only<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(watcher::Config::default(), |object| {
-            let metadata = object.meta_mut();
-            metadata.managed_fields = None;
-            metadata.annotations = None;
-            metadata.labels = None;
-        })
+        self.reflect(list_config(), keep_name)
     }
 
     /// Our custom resources. Each object is deserialized separately, so that an invalid one does not hide the others.
@@ -193,7 +190,7 @@ impl WatchBuilder<'_> {
         let (store, writer) = reflector::store();
         let invalid_objects = self.invalid_objects.clone();
         let changed = self.changed.clone();
-        let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
+        let events = watcher(self.api::<DeserializeGuard<K>>(), list_config())
             .backoff(WatchBackoff::default())
             .filter_map(move |event| {
                 future::ready(match event {
@@ -201,7 +198,7 @@ impl WatchBuilder<'_> {
                     Err(error) => Some(Err(error)),
                 })
             })
-            .modify(drop_managed_fields)
+            .modify(drop_bookkeeping)
             .inspect(self.recorder())
             .reflect(writer)
             .touched_objects()
@@ -244,8 +241,8 @@ impl WatchBuilder<'_> {
     }
 }
 
-fn drop_managed_fields<K: Watchable>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+fn list_config() -> watcher::Config {
+    watcher::Config::default().page_size(LIST_PAGE_SIZE)
 }
 
 /// Logs a failed watch and drops the error. The watcher restarts it with a backoff, and a new list brings what it missed.

@@ -127,7 +127,7 @@ impl SessionLookup {
         };
         if let Some(entry) = &known {
             let down = inner.store.outage().current();
-            let is_trusted = down.as_ref().is_none_or(|down| !down.invalidates_freshness());
+            let is_trusted = down.as_ref().is_none_or(|down| !down.is_certain());
             if is_trusted && entry.is_fresh(inner.cache.freshness()) {
                 return Ok(Arc::clone(entry));
             }

@@ -306,11 +306,13 @@ impl Sessions {
         });
     }
 
-    /// State of the store. `error` is set from the first operation that fails until the store works again.
+    /// State of the store. It is unavailable while it refuses an operation, and when reads have failed for a while: a single
+    /// late response would make the virtual server not ready for a moment.
     #[must_use]
     pub fn store_status(&self) -> SessionStoreStatus {
         let store = self.inner.store.unobserved();
         let outage = self.inner.store.outage().current();
+        let outage = outage.filter(|down| down.is_certain());
         SessionStoreStatus {
             provider: store.provider().to_owned(),
             available: outage.is_none(),
@@ -463,5 +465,66 @@ impl Sessions {
     pub fn counts(&self) -> SessionCounts {
         let inner = &*self.inner;
         SessionCounts::count(&inner.local, &inner.local_upstreams, inner.options.lifetimes.idle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recovery::outage::StoreOperation;
+    use super::store::memory::MemoryStore;
+    use super::*;
+    use crate::backend::HttpClient;
+    use crate::config::HotSettings;
+    use crate::runtime::readiness::Readiness;
+
+    fn sessions() -> Sessions {
+        let (tasks, metrics) = (Tasks::default(), Metrics::new());
+        let transport = HttpClient::new(tasks.clone());
+        let core = Core::new(
+            HotSettings::default(),
+            transport,
+            tasks.clone(),
+            &Readiness::default(),
+            Metrics::new(),
+        );
+        let server = ServerName {
+            namespace: "tests".to_owned(),
+            name: "a".to_owned(),
+        };
+        let store = Arc::new(MemoryStore::new(Lifetimes::default()));
+        let keys = SigningKeys::random().unwrap();
+        Sessions::new(
+            server,
+            store,
+            SessionOptions::default(),
+            keys,
+            core,
+            tasks,
+            metrics,
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_late_answer_leaves_store_available() {
+        let sessions = sessions();
+        let outage = sessions.inner.store.outage();
+        let late = StoreError::unavailable("Redis did not answer");
+        outage.record_failure(StoreOperation::Load, &late);
+        let status = sessions.store_status();
+        assert!(status.available && status.error.is_none(), "{status:?}");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let status = sessions.store_status();
+        assert_eq!(
+            (status.available, status.error.as_deref()),
+            (false, Some("Redis did not answer"))
+        );
+        outage.record_success(StoreOperation::Load);
+        assert!(sessions.store_status().available);
+        outage.record_failure(StoreOperation::Create, &StoreError::refused("its memory is full"));
+        let status = sessions.store_status();
+        assert_eq!(
+            (status.available, status.error.as_deref()),
+            (false, Some("its memory is full"))
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Applies the children of a virtual server, and deletes those that are no longer needed.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
@@ -12,7 +14,7 @@ use crate::apply::apply;
 use crate::desired::{Children, labels, names};
 use crate::error::Error;
 use crate::server_state::ServerState;
-use crate::{events, owner, prune, replica_handover, undone_changes};
+use crate::{events, owned_fields, owner, prune, replica_handover, undone_changes};
 
 impl Reconciler<'_> {
     pub(super) async fn apply_children(
@@ -66,11 +68,13 @@ impl Reconciler<'_> {
         {
             replica_handover::hand_over(&self.context.client, &live, count).await?;
         }
-        if let Some(applied) = self
+        if let Some(mut applied) = self
             .apply_child(state, &stores.deployments, &children.deployment)
             .await?
         {
-            state.deployment = Some(applied);
+            owned_fields::compact(&mut applied);
+            state.deployment_generation = applied.metadata.generation;
+            state.deployment = Some(Arc::new(applied));
         }
         Ok(())
     }
@@ -133,8 +137,8 @@ impl Reconciler<'_> {
         let is_other = |mark: &String| *mark != self.context.installation;
         let edited = live.filter(|live| {
             !live.annotations().get(labels::INSTALLATION).is_some_and(is_other)
-                && state.applied.has_intent(child)
                 && state.applied.is_overwritten(*live)
+                && state.applied.has_intent(child)
         });
         let applied = apply(&self.context.client, &mut state.applied, child, live).await?;
         if let Some(applied) = &applied {

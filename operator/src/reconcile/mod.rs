@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, Recorder};
+use kube::runtime::events::Event;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
@@ -27,8 +27,8 @@ use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
 use crate::desired::{self, Backend, Children, ConfigFiles, Inputs, labels, names, pod_template};
 use crate::error::Error;
+use crate::event_recorder::EventRecorder;
 use crate::events;
-use crate::kube_error::describe;
 use crate::metrics::Metrics;
 use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
 use crate::pod_user::PodUsers;
@@ -46,7 +46,7 @@ pub use optional_children::OptionalChild;
 
 /// Requeue delay while pods have not loaded the rendered configuration yet.
 const REQUEUE_PENDING: Duration = Duration::from_millis(500);
-/// Requeue delay while a backend fails, while pods start, or while the server waits for something that no watch reports.
+/// Requeue delay while a running pod is not ready or reports a failing backend, or while the server waits for something else that no watch reports.
 const REQUEUE_DEGRADED: Duration = Duration::from_secs(5);
 /// Requeue delay in the steady state. No watch reports a change of a backend's state, or that Redis or a node has failed, so pods are polled. What they
 /// report is in the status within 30 seconds.
@@ -78,7 +78,7 @@ pub struct Context {
     /// The metrics of this process.
     pub metrics: Metrics,
     /// Publishes Kubernetes Events.
-    pub recorder: Recorder,
+    pub recorder: EventRecorder,
 }
 
 /// Reconciles `server` once.
@@ -96,6 +96,7 @@ pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> 
         server: &server,
         namespace: server.namespace().unwrap_or_default(),
     };
+    reconciler.forget_watched_writes(&mut state);
     let result = if server.metadata.deletion_timestamp.is_some() {
         reconciler.report_termination(&mut state).await
     } else {
@@ -162,7 +163,8 @@ impl Reconciler<'_> {
         match findings.error {
             Some(error) if !error.is_not_owned() => Err(error),
             _ => {
-                let delay = requeue_delay(&status, findings.nudges_exhausted);
+                let has_gateways = !findings.gateways.is_empty();
+                let delay = requeue_delay(&status, has_gateways, findings.nudges_exhausted);
                 // A second failure of such a child is reported.
                 let has_failed_once = state.optional_failures.values().any(|count| *count == 1);
                 Ok(Action::requeue(if has_failed_once {
@@ -211,9 +213,13 @@ impl Reconciler<'_> {
             now,
         )
         .await?;
-        let config = findings.config.insert(self.render(&backends));
-        findings.backends = Some(backends);
-        let (SecretResolution::Resolved(secrets), Ok(files)) = (findings.secrets.insert(secrets), config)
+        // A backend whose Secret is missing is left out.
+        if findings.backends.as_ref() != Some(&backends) {
+            findings.config = Some(self.render(&backends));
+            findings.backends = Some(backends);
+        }
+        let (SecretResolution::Resolved(secrets), Some(Ok(files))) =
+            (findings.secrets.insert(secrets), &findings.config)
         else {
             return Ok(());
         };
@@ -416,6 +422,7 @@ impl Reconciler<'_> {
             http_route: findings.http_route.as_ref(),
             service_monitor: findings.service_monitor.as_ref(),
             deployment: deployment.as_deref(),
+            applied_generation: state.deployment_generation,
             replica_sets: &self.replica_sets(state),
             pods: &self.pods(state),
             gateways: &findings.gateways,
@@ -483,19 +490,19 @@ impl Reconciler<'_> {
     async fn publish_event(&self, event: &Event) {
         let reference = self.server.object_ref(&());
         if let Err(error) = self.context.recorder.publish(event, &reference).await {
-            let error = describe(&error);
             tracing::warn!(
                 namespace = self.namespace,
                 name = self.server.name_any(),
-                error,
+                %error,
                 "failed to publish event"
             );
         }
     }
 }
 
-/// Delay until the next reconcile, unless a watch triggers one earlier.
-fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Duration {
+/// Delay until the next reconcile, unless a watch triggers one earlier. Without a running pod (`has_gateways`), there is nothing to ask: a watch
+/// reports the first one.
+fn requeue_delay(status: &VirtualMCPServerStatus, has_gateways: bool, nudges_exhausted: bool) -> Duration {
     let ready = find(&status.conditions, condition_type::READY);
     let route = find(&status.conditions, condition_type::HTTP_ROUTE_READY);
     // No watch reports what a Gateway says about a route.
@@ -505,23 +512,48 @@ fn requeue_delay(status: &VirtualMCPServerStatus, nudges_exhausted: bool) -> Dur
     let is_storage_unavailable = storage.is_some_and(|storage| storage.status == "False");
     match ready.map(|ready| ready.reason.as_str()) {
         Some("ConfigPending" | "GatewayUnreachable") if !nudges_exhausted => REQUEUE_PENDING,
+        Some("ConfigPending" | "GatewayUnreachable" | "ConfigRefused" | "ChildNotOwned" | "WatchRefused") => {
+            REQUEUE_DEGRADED
+        }
         // No watch reports why a pod is not ready yet.
-        Some(
-            "ConfigPending"
-            | "GatewayUnreachable"
-            | "ConfigRefused"
-            | "ChildNotOwned"
-            | "WatchRefused"
-            | "DeploymentProgressing",
-        ) => REQUEUE_DEGRADED,
+        Some("DeploymentProgressing") if has_gateways => REQUEUE_DEGRADED,
         _ if is_route_waiting || is_storage_unavailable => REQUEUE_DEGRADED,
-        _ if status
-            .backends
-            .iter()
-            .any(|backend| backend.state != ObservedBackendState::Ready) =>
+        _ if has_gateways
+            && status
+                .backends
+                .iter()
+                .any(|backend| backend.state != ObservedBackendState::Ready) =>
         {
             REQUEUE_DEGRADED
         }
         _ => REQUEUE_STEADY,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A thousand servers that wait for their first pods must not be reconciled every five seconds.
+    #[test]
+    fn server_without_pods_waits_for_its_watches() {
+        let status: VirtualMCPServerStatus = serde_json::from_value(json!({
+            "conditions": [{
+                "type": "Ready", "status": "False", "reason": "DeploymentProgressing", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+            "backends": [{"name": "time", "url": "u", "state": "Unknown"}],
+        }))
+        .unwrap();
+        assert_eq!(requeue_delay(&status, false, false), REQUEUE_STEADY);
+        assert_eq!(requeue_delay(&status, true, false), REQUEUE_DEGRADED);
+        let mut ready = status;
+        ready.conditions[0].reason = "Serving".to_owned();
+        assert_eq!(
+            requeue_delay(&ready, true, false),
+            REQUEUE_DEGRADED,
+            "a backend is unknown"
+        );
+        assert_eq!(requeue_delay(&ready, false, false), REQUEUE_STEADY);
     }
 }

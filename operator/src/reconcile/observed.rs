@@ -9,10 +9,26 @@ use vmcp_crds::v1alpha1::{VirtualMCPServerStatus, condition_type};
 
 use super::Reconciler;
 use crate::desired::{labels, names};
+use crate::replica_handover::owns_replicas;
 use crate::server_state::{ServerState, is_later};
 use crate::{mappers, owner};
 
 impl Reconciler<'_> {
+    /// Drops the results of writes that the watches show by now. They would be in memory twice.
+    pub(super) fn forget_watched_writes(&self, state: &mut ServerState) {
+        let watched = self.server.metadata.resource_version.as_deref();
+        state.written_status = state
+            .written_status
+            .take()
+            .filter(|(version, _)| is_later(Some(version), watched));
+        let watched = self.watched_deployment();
+        state.deployment = state
+            .deployment
+            .take()
+            // Without a watched one it may be deleted. If so, this reconcile creates it again.
+            .filter(|applied| watched.is_some_and(|watched| is_newer(applied, &watched)));
+    }
+
     /// The current status: the one that the watch shows, or the one last written if it is newer. Without the conditions of other writers, which
     /// the operator neither changes nor removes.
     pub(super) fn current_status(&self, state: &ServerState) -> VirtualMCPServerStatus {
@@ -31,21 +47,19 @@ impl Reconciler<'_> {
 
     /// The current Deployment: the one that the watch shows, or the one last applied if it is newer.
     pub(super) fn deployment(&self, state: &ServerState) -> Option<Arc<Deployment>> {
-        let name = names::workload(self.server);
-        let watched = self
-            .context
-            .stores
-            .deployments
-            .get(&ObjectRef::new(&name).within(&self.namespace));
-        let version = |deployment: &Deployment| deployment.metadata.resource_version.clone();
-        match (&state.deployment, watched) {
-            (Some(applied), Some(watched))
-                if is_later(version(applied).as_deref(), version(&watched).as_deref()) =>
-            {
-                Some(Arc::new(applied.clone()))
+        let watched = self.watched_deployment();
+        match &state.deployment {
+            Some(applied) if watched.as_ref().is_none_or(|watched| is_newer(applied, watched)) => {
+                Some(applied.clone())
             }
-            (_, watched) => watched,
+            _ => watched,
         }
+    }
+
+    fn watched_deployment(&self) -> Option<Arc<Deployment>> {
+        let name = names::workload(self.server);
+        let deployments = &self.context.stores.deployments;
+        deployments.get(&ObjectRef::new(&name).within(&self.namespace))
     }
 
     /// The highest replica count to expect: from the spec, the live Deployment, or an autoscaler's maximum.
@@ -62,13 +76,12 @@ impl Reconciler<'_> {
     }
 
     /// The name of an autoscaler of another owner that scales the Deployment instead of `spec.replicas`: each would undo the count of the other.
-    /// An autoscaler neither leaves nor changes a count of zero, so `spec.replicas` is used to reach it and to leave it.
+    /// A HorizontalPodAutoscaler neither leaves nor changes a count of zero, so `spec.replicas` is used to reach zero, and to leave a zero that it
+    /// has set. A zero of another client stays: tools such as KEDA scale to zero beside a HorizontalPodAutoscaler.
     pub(super) fn overriding_autoscaler(&self, state: &ServerState) -> Option<String> {
-        let current = self.deployment(state)?.spec.replicas;
-        if [current, self.server.spec.replicas]
-            .iter()
-            .any(|count| count.unwrap_or(0) == 0)
-        {
+        let live = self.deployment(state)?;
+        let is_own_zero = live.spec.replicas.unwrap_or(0) == 0 && owns_replicas(&live);
+        if self.server.spec.replicas.unwrap_or(0) == 0 || is_own_zero {
             return None;
         }
         let autoscalers = self.context.stores.autoscalers.state_filter(|autoscaler| {
@@ -90,4 +103,13 @@ impl Reconciler<'_> {
                 && object.labels().get(labels::INSTANCE) == Some(&name)
         })
     }
+}
+
+/// Whether `applied` is a later version of the Deployment than `watched`.
+fn is_newer(applied: &Deployment, watched: &Deployment) -> bool {
+    let (applied, watched) = (&applied.metadata, &watched.metadata);
+    is_later(
+        applied.resource_version.as_deref(),
+        watched.resource_version.as_deref(),
+    )
 }

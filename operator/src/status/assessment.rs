@@ -91,7 +91,15 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
     };
     let unready = || gateway_conditions::store_of_unready_pod(observed);
     store_outage(observed, deployment)
-        .or_else(|| rollout(deployment, observed.replica_sets, observed.pods, unready))
+        .or_else(|| {
+            rollout(
+                deployment,
+                observed.applied_generation,
+                observed.replica_sets,
+                observed.pods,
+                unready,
+            )
+        })
         .or_else(|| config_rollout(observed.gateways, observed.pods, files))
         .unwrap_or_else(|| Assessment {
             phase: Phase::Serving,

@@ -53,6 +53,8 @@ pub struct Observed<'a> {
     pub service_monitor: Option<&'a OptionalChild<ServiceMonitor>>,
     /// The current Deployment, if it exists.
     pub deployment: Option<&'a Deployment>,
+    /// The generation of the Deployment after the operator's last apply.
+    pub applied_generation: Option<i64>,
     /// The ReplicaSets of the Deployment.
     pub replica_sets: &'a [Arc<ReplicaSet>],
     /// The pods of these ReplicaSets.

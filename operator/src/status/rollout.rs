@@ -18,10 +18,12 @@ const PULL_FAILURE: &str = "ErrImagePull: ";
 /// Reasons for which every container waits at first.
 const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// The obstacle in the rollout of the Deployment, if it is not complete. `replica_sets` and `pods` are those of the Deployment. `unready` gives
-/// what a running pod says that is not ready, if it says why.
+/// The obstacle in the rollout of the Deployment, if it is not complete. `replica_sets` and `pods` are those of the Deployment, and
+/// `applied_generation` is its generation after the operator's last apply. `unready` gives what a running pod says that is not ready, if it says
+/// why.
 pub(super) fn rollout<S, P>(
     deployment: &Deployment,
+    applied_generation: Option<i64>,
     replica_sets: &[S],
     pods: &[P],
     unready: impl FnOnce() -> Option<String>,
@@ -32,7 +34,8 @@ where
 {
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = deployment.spec.replicas.unwrap_or(1);
-    if status.observed_generation < deployment.metadata.generation {
+    // A later generation is a change of others, for example an annotation. If it changes the pods, the counts say so a moment later.
+    if status.observed_generation < applied_generation.or(deployment.metadata.generation) {
         let message = "the Deployment has changed, and its controller has not observed the change yet";
         return Some(waiting("DeploymentProgressing", message.to_owned()));
     }

@@ -38,7 +38,7 @@ fn pod_with_container(name: &str, states: &Json) -> Box<Pod> {
 }
 
 fn assess(deployment: &Deployment, sets: &[Box<ReplicaSet>], pods: &[Box<Pod>]) -> Assessment {
-    rollout::rollout(deployment, sets, pods, || None).unwrap()
+    rollout::rollout(deployment, None, sets, pods, || None).unwrap()
 }
 
 fn assess_pods(pods: &[Box<Pod>]) -> (&'static str, String) {
@@ -222,7 +222,7 @@ fn unready_pod_is_quoted_where_nothing_else_stops_it() {
     let quote = || Some("a cannot use Redis: wrong password".to_owned());
     let progressing = deployment(&json!({}), &json!([]));
     let message = |deployment: &Deployment, pods: &[Box<Pod>]| {
-        let found = rollout::rollout(deployment, &[] as &[Box<ReplicaSet>], pods, quote).unwrap();
+        let found = rollout::rollout(deployment, None, &[] as &[Box<ReplicaSet>], pods, quote).unwrap();
         (found.reason, found.message)
     };
     assert_eq!(
@@ -246,4 +246,26 @@ fn unready_pod_is_quoted_where_nothing_else_stops_it() {
         &json!({"state": {"waiting": {"reason": "InvalidImageName"}}}),
     );
     assert_eq!(message(&progressing, &[failing]).0, "PodNotRunning");
+}
+
+// The controller of Deployments has to observe what the operator has applied, and not an annotation that another client has added since.
+#[test]
+fn unobserved_change_of_others_is_no_rollout() {
+    let mut annotated = deployment(&json!({}), &json!([]));
+    annotated.metadata.generation = Some(2);
+    let reason = |applied| {
+        let found = rollout::rollout(
+            &annotated,
+            applied,
+            &[] as &[Box<ReplicaSet>],
+            &[] as &[Box<Pod>],
+            || None,
+        );
+        found.map(|found| found.message)
+    };
+    let unobserved = "the Deployment has changed, and its controller has not observed the change yet";
+    assert_eq!(reason(Some(2)).as_deref(), Some(unobserved));
+    assert_eq!(reason(None).as_deref(), Some(unobserved));
+    let counts = reason(Some(1)).unwrap();
+    assert!(counts.starts_with("waiting for 2 gateway pods"), "{counts}");
 }

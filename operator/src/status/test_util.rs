@@ -113,6 +113,7 @@ impl Fixture {
             secret_warnings: &self.secret_warnings,
             apply_failure,
             deployment: self.deployment.as_ref(),
+            applied_generation: None,
             replica_sets: &[],
             pods: &[],
             gateways: &self.gateways,

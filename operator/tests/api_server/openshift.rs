@@ -5,8 +5,9 @@ use serde_json::{Value as Json, json};
 use vmcp_external::requires;
 use vmcp_operator::pod_user::PodUser;
 
-use crate::harness::{Harness, RULES};
+use crate::harness::{Harness, RULES, server};
 use crate::missing_rights::bind;
+use crate::requests::accesses;
 
 async fn assign_range(harness: &Harness) {
     harness
@@ -59,7 +60,7 @@ async fn assigned_range_is_detected_and_overridden() {
     }
 }
 
-// Without the right to read the namespace, the pods keep the id that they have.
+// Without the right to read the namespace, the pods keep the id that they have, and not every reconcile asks again.
 #[requires(api_server)]
 #[tokio::test]
 async fn missing_right_to_namespace_keeps_user_id() {
@@ -85,4 +86,12 @@ async fn missing_right_to_namespace_keeps_user_id() {
     };
     let id = harness.wait_for("the image is applied", "vmcp-x", changed).await;
     assert_eq!(id, None);
+    for _ in 0..3 {
+        harness.reconcile().await;
+    }
+    let accesses = accesses(server(), &harness.namespace);
+    let refused = accesses
+        .iter()
+        .filter(|access| access.resource == "namespaces" && access.code == 403);
+    assert_eq!(refused.count(), 1);
 }

@@ -152,7 +152,7 @@ async fn memory_with_replicas_or_autoscaler_gives_warning() {
 }
 
 // An autoscaler on the Deployment and `spec.replicas` do not undo each other's count: the autoscaler decides, and a condition and an Event name it. It
-// neither leaves nor changes a count of zero, so `spec.replicas` does.
+// neither leaves nor changes a count of zero, so `spec.replicas` reaches it, and leaves one that it has set.
 #[requires(api_server)]
 #[tokio::test]
 async fn autoscaler_on_deployment_overrides_replicas() {
@@ -160,16 +160,7 @@ async fn autoscaler_on_deployment_overrides_replicas() {
     harness.apply_group(&[]).await;
     harness.apply_server(json!({"replicas": 2})).await;
     harness.wait_for("there are two", "vmcp-x", has(2)).await;
-    harness
-        .apply(&json!({
-            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "theirs"},
-            "spec": {
-                "maxReplicas": 5,
-                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "vmcp-x"},
-                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
-            },
-        }))
-        .await;
+    apply_autoscaler(&harness).await;
     let ignored = || harness.wait_for_condition("ReplicasIgnored", "True", "AutoscalerTargetsDeployment");
     ignored().await;
     harness
@@ -210,6 +201,32 @@ async fn autoscaler_on_deployment_overrides_replicas() {
         find(conditions, "ReplicasIgnored").is_none().then_some(())
     };
     harness.wait_for("the condition is gone", "x", is_gone).await;
+}
+
+// A zero that another client sets beside an autoscaler, as KEDA does, stays, and the conditions say what it means. Without an autoscaler the spec decides.
+#[requires(api_server)]
+#[tokio::test]
+async fn zero_of_others_beside_autoscaler_stays() {
+    let harness = Harness::start("foreign-zero").await;
+    harness.apply_group(&[]).await;
+    harness.apply_server(json!({"replicas": 2})).await;
+    harness.wait_for("there are two", "vmcp-x", has(2)).await;
+    scale(&harness, 0).await;
+    harness.wait_for("the spec decides", "vmcp-x", has(2)).await;
+
+    apply_autoscaler(&harness).await;
+    let ignored = || harness.wait_for_condition("ReplicasIgnored", "True", "AutoscalerTargetsDeployment");
+    ignored().await;
+    harness.settle().await;
+    scale(&harness, 0).await;
+    harness
+        .assert_stays("the count is zero", "vmcp-x", |deployment: &Deployment| {
+            deployment.spec.replicas == Some(0)
+        })
+        .await;
+    harness.observe_deployment(0).await;
+    harness.wait_for_condition("Ready", "True", "ScaledToZero").await;
+    ignored().await;
 }
 
 // While `replicas` is removed, no version of the Deployment has another count: pods that end because of a dip would end sessions.
@@ -305,6 +322,20 @@ async fn autoscaler_of_deployment_keeps_its_count() {
     let four = |deployment: &Deployment| deployment.spec.replicas == Some(4);
     harness
         .assert_stays("the count is the autoscaler's", "vmcp-x", four)
+        .await;
+}
+
+/// Creates an autoscaler of another owner that scales the Deployment.
+async fn apply_autoscaler(harness: &Harness) {
+    harness
+        .apply(&json!({
+            "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "theirs"},
+            "spec": {
+                "maxReplicas": 5,
+                "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "vmcp-x"},
+                "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 50}}}],
+            },
+        }))
         .await;
 }
 

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
+use vmcp_crds::v1alpha1::{MCPServerEntry, VirtualMCPServer};
 use vmcp_external::requires;
 
 use crate::fake_gateway::FakeGateway;
@@ -142,6 +146,66 @@ impl Fixture {
         assert_eq!(writes(), expected, "{change}");
         self.seen = accesses(server(), &self.harness.namespace).len();
     }
+}
+
+// A change that is none for the operator causes no write.
+#[requires(api_server)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_change_causes_no_write() {
+    let mut fixture = Fixture::start().await;
+    let merge = PatchParams::default();
+    let label = Patch::Merge(json!({"metadata": {"labels": {"example.com/theirs": "yes"}}}));
+    let deployments = fixture.harness.api::<Deployment>();
+    deployments.patch("vmcp-x", &merge, &label).await.unwrap();
+    fixture.expect("a label of others on the Deployment", &[]).await;
+
+    let annotation = Patch::Apply(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"annotations": {"example.com/theirs": "yes"}},
+    }));
+    let team = PatchParams::apply("platform-team");
+    deployments.patch("vmcp-x", &team, &annotation).await.unwrap();
+    fixture
+        .expect("an annotation of another manager on the Deployment", &[])
+        .await;
+
+    let servers = fixture.harness.api::<VirtualMCPServer>();
+    servers.patch("x", &merge, &label).await.unwrap();
+    fixture.expect("a label on the virtual server", &[]).await;
+
+    let entries = fixture.harness.api::<MCPServerEntry>();
+    entries.patch("time", &merge, &label).await.unwrap();
+    fixture
+        .expect("a label on an entry that no group selects", &[])
+        .await;
+
+    for name in ["redis", "weather", "vmcp-x-session-keys"] {
+        let secrets = fixture.harness.api::<Secret>();
+        secrets.patch(name, &merge, &label).await.unwrap();
+        fixture
+            .expect(&format!("a label on the Secret {name}"), &[])
+            .await;
+    }
+
+    fixture
+        .apply_secret("unrelated", json!({"password": "hunter2"}))
+        .await;
+    fixture.expect("a Secret that nothing names", &[]).await;
+
+    // Nothing is reconciled after the deletion, so another virtual server shows that the operator has got past it.
+    servers.delete("x", &DeleteParams::default()).await.unwrap();
+    fixture
+        .harness
+        .apply(&json!({
+            "apiVersion": "vmcp.dev/v1alpha1", "kind": "VirtualMCPServer", "metadata": {"name": "later"},
+            "spec": {"groupRef": {"name": "missing"}},
+        }))
+        .await;
+    fixture
+        .expect(
+            "the deletion of the virtual server, and one without a group",
+            &[(SERVER_STATUS, 1), (EVENT, 1)],
+        )
+        .await;
 }
 
 // A change of the spec of the virtual server writes the objects that show it, the status with the new generation, and nothing else.

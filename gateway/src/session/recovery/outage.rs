@@ -251,9 +251,9 @@ impl Outage {
 }
 
 impl StoreFailure {
-    /// Whether freshness must not be trusted: a replica that cannot write publishes no events. A single late response
-    /// does not count.
-    pub(in crate::session) fn invalidates_freshness(&self) -> bool {
+    /// Whether the store refuses an operation, or the outage is confirmed. A single late response does not count. Freshness
+    /// must not be trusted then: a replica that cannot write publishes no events.
+    pub(in crate::session) fn is_certain(&self) -> bool {
         self.refuses || self.is_confirmed()
     }
 
@@ -298,19 +298,19 @@ mod tests {
         let outage = Outage::default();
         outage.record_failure(StoreOperation::Bind, &late());
         outage.record_failure(StoreOperation::Load, &late());
-        assert!(!outage.current().unwrap().invalidates_freshness());
+        assert!(!outage.current().unwrap().is_certain());
         outage.record_success(StoreOperation::Load);
         assert!(outage.current().is_none());
         // A refusal ends only with a success of the same kind.
         outage.record_failure(StoreOperation::Bind, &error("full"));
-        assert!(outage.current().unwrap().invalidates_freshness());
+        assert!(outage.current().unwrap().is_certain());
         outage.record_success(StoreOperation::Load);
         assert!(outage.current().is_some());
         outage.record_success(StoreOperation::Bind);
         // Late reads for long enough are an outage as well.
         outage.record_failure(StoreOperation::Load, &late());
         tokio::time::advance(SECOND).await;
-        assert!(outage.current().unwrap().invalidates_freshness());
+        assert!(outage.current().unwrap().is_certain());
     }
 
     #[tokio::test(start_paused = true)]

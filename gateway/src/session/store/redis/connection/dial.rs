@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::failure::{authentication_failure, database_failure, unavailable};
+use super::failure::{authentication_failure, connection_refusal, database_failure, unavailable};
 use super::tls;
 use crate::config::{RedisAddress, RedisPassword, RedisStorage, RedisTls};
 use crate::session::store::StoreError;
@@ -201,7 +201,7 @@ impl Dialler {
                 None => begin(stream, peer, info, config).await,
                 Some(tls) => {
                     let encrypting = tls::encrypt(tls, &address.host, stream).await;
-                    begin(encrypting.map_err(StoreError::unavailable)?, peer, info, config).await
+                    begin(encrypting?, peer, info, config).await
                 }
             }
         };
@@ -271,10 +271,16 @@ impl Dialled {
         limit: Duration,
     ) -> Result<::redis::RedisResult<T>, StoreError> {
         let (connection, driver) = (&mut self.connection, &mut self.driver);
+        let mut answer = std::pin::pin!(command.query_async(connection));
         tokio::select! {
             biased;
-            answer = command.query_async(connection) => Ok(answer),
-            () = driver => Err(StoreError::unavailable("Redis closed the connection")),
+            answer = &mut answer => Ok(answer),
+            () = driver => {
+                // With TLS 1.3, a server refuses the certificate of a client after the handshake.
+                let error = answer.now_or_never().and_then(Result::err);
+                let refusal = error.as_ref().and_then(connection_refusal);
+                Err(refusal.unwrap_or_else(|| StoreError::unavailable("Redis closed the connection")))
+            }
             () = tokio::time::sleep(limit) => {
                 let reason = format!("Redis did not answer within {} ms", limit.as_millis());
                 Err(StoreError::unavailable(reason))

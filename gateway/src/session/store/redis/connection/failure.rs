@@ -3,7 +3,12 @@
 //!
 //! No error ever means that a record is gone.
 
+use std::error::Error;
+use std::io;
+use std::sync::Arc;
+
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
+use rustls::AlertDescription;
 
 use crate::config::RedisAddress;
 use crate::session::store::StoreError;
@@ -100,11 +105,44 @@ const ACCESS_CODES: [&str; 4] = ["WRONGPASS", "NOAUTH", "NOPERM", "DENIED"];
 
 /// `error` of a connection or of its first commands.
 pub(super) fn unavailable(error: &RedisError) -> StoreError {
-    if ACCESS_CODES.contains(&code(error).as_str()) {
+    if let Some(refusal) = connection_refusal(error) {
+        refusal
+    } else if ACCESS_CODES.contains(&code(error).as_str()) {
         StoreError::access_denied(reason(error))
     } else {
         StoreError::unavailable(reason(error))
     }
+}
+
+/// The refusal in `error`, if the connection has ended because one side does not accept the certificate of the other.
+pub(super) fn connection_refusal(error: &RedisError) -> Option<StoreError> {
+    let shared = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    let refusal = certificate_refusal(shared.downcast_ref::<io::Error>()?)?;
+    Some(refusal.context("the connection to Redis failed"))
+}
+
+/// The refusal in a failure of TLS, if one side does not accept the certificate of the other.
+pub(super) fn certificate_refusal(error: &io::Error) -> Option<StoreError> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let advice = match error {
+        rustls::Error::InvalidCertificate(_) => {
+            "check the trusted authorities and the server name in sessionStorage.tls"
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::AccessDenied
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRequired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::UnsupportedCertificate,
+        ) => {
+            "Redis does not accept the gateway's certificate; check the client certificate in sessionStorage.tls"
+        }
+        _ => return None,
+    };
+    Some(StoreError::access_denied(format!("{error}; {advice}")))
 }
 
 /// `error` of a command that Redis refused, and would refuse on any connection.
@@ -250,6 +288,29 @@ mod tests {
             ] {
                 assert!(!failure.is_access_denied(), "{line}: {failure}");
             }
+        }
+    }
+
+    // A certificate that one side does not accept is a setting. A handshake that ends early is not.
+    #[test]
+    fn refused_certificate_is_denial_of_access() {
+        let invalid = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+        let required = rustls::Error::AlertReceived(AlertDescription::CertificateRequired);
+        for (tls, words) in [
+            (invalid, "check the trusted authorities and the server name"),
+            (required, "check the client certificate"),
+        ] {
+            let failure = unavailable(&io::Error::new(io::ErrorKind::InvalidData, tls).into());
+            assert!(failure.is_access_denied(), "{failure}");
+            assert!(failure.reason().contains(words), "{failure}");
+        }
+        let internal = rustls::Error::AlertReceived(AlertDescription::InternalError);
+        for passing in [
+            io::Error::new(io::ErrorKind::InvalidData, internal),
+            io::ErrorKind::UnexpectedEof.into(),
+        ] {
+            let failure = unavailable(&passing.into());
+            assert!(!failure.is_access_denied(), "{failure}");
         }
     }
 

@@ -11,8 +11,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::failure::certificate_refusal;
 use crate::certificates::{self, ShownCertificate, Trust, Verifier};
 use crate::config::RedisTls;
+use crate::session::store::StoreError;
 
 /// Performs the TLS handshake with `host` over `stream`.
 ///
@@ -22,15 +24,16 @@ pub(super) async fn encrypt(
     tls: &RedisTls,
     host: &str,
     stream: TcpStream,
-) -> Result<TlsStream<TcpStream>, String> {
+) -> Result<TlsStream<TcpStream>, StoreError> {
     let name = tls.server_name.as_deref().unwrap_or(host);
     let name = ServerName::try_from(name.to_owned())
-        .map_err(|_| format!("{name:?} is no name that a certificate can bear"))?;
-    let connector = TlsConnector::from(Arc::new(client_config(tls)?));
-    connector
-        .connect(name, stream)
-        .await
-        .map_err(|error| format!("TLS with Redis at {host} failed: {error}"))
+        .map_err(|_| StoreError::unavailable(format!("{name:?} is no name that a certificate can bear")))?;
+    let config = client_config(tls).map_err(StoreError::unavailable)?;
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    connecting.await.map_err(|error| {
+        let failure = certificate_refusal(&error).unwrap_or_else(|| StoreError::unavailable(error));
+        failure.context(format!("TLS with Redis at {host} failed"))
+    })
 }
 
 /// Builds the TLS configuration from the files of `tls`.
