@@ -17,7 +17,7 @@ use super::{
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name)]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name_and_url)]
 pub struct BackendConfig {
     /// The unique name of the backend: a DNS label (lower-case letters, digits and `-`, at most 63 characters), for example `time`. By
     /// default its tools are advertised as `<name>_<tool>`.
@@ -30,6 +30,8 @@ pub struct BackendConfig {
         length(max = 2048),
         extend("x-kubernetes-validations" = [cel::rule(&cel::is_endpoint("self"), rules::ENDPOINT_EXPECTED)])
     )]
+    // Required by the schema of the file. An MCPServer has no such field: there the operator knows where the server runs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// IP addresses of the URL's host, instead of a DNS lookup, for example `[10.0.0.7]`. A host with several addresses, such as a
     /// headless Service, is treated as several servers with separate sessions: a session stays at the address where it was opened. It is
@@ -226,11 +228,9 @@ impl Default for BackendConfig {
     }
 }
 
-/// Makes `name` a required field of the file.
-fn require_name(schema: &mut Schema) {
-    if let Some(Json::Array(required)) = schema.get_mut("required") {
-        required.insert(0, Json::from("name"));
-    }
+/// Makes `name` and `url` required fields of the file.
+fn require_name_and_url(schema: &mut Schema) {
+    schema.insert("required".to_owned(), json!(["name", "url"]));
 }
 
 /// Matches a name that an override may give a tool.

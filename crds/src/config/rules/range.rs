@@ -27,6 +27,8 @@ pub const REFRESH: DurationRange = DurationRange::at_least(1000);
 pub const CLOCK_LEEWAY: DurationRange = DurationRange::at_most(5 * 60 * 1000);
 /// `incomingAuth.oidc.keyRefresh`.
 pub const KEY_REFRESH: DurationRange = DurationRange::at_least(1000);
+/// `idleTimeout` of a server's processes.
+pub const PROCESS_IDLE: DurationRange = DurationRange::millis(1000, 24 * 60 * 60 * 1000);
 /// `listeners.idleTimeout`.
 pub const IDLE_TIMEOUT: DurationRange = DurationRange::millis(1000, 24 * 60 * 60 * 1000);
 
