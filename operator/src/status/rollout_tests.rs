@@ -38,7 +38,7 @@ fn pod_with_container(name: &str, states: &Json) -> Box<Pod> {
 }
 
 fn assess(deployment: &Deployment, sets: &[Box<ReplicaSet>], pods: &[Box<Pod>]) -> Assessment {
-    rollout::rollout(deployment, sets, pods, || None).unwrap()
+    rollout::rollout(deployment, sets, pods, || None, "gateway pod").unwrap()
 }
 
 fn assess_pods(pods: &[Box<Pod>]) -> (&'static str, String) {
@@ -222,7 +222,8 @@ fn unready_pod_is_quoted_where_nothing_else_stops_it() {
     let quote = || Some("a cannot use Redis: wrong password".to_owned());
     let progressing = deployment(&json!({}), &json!([]));
     let message = |deployment: &Deployment, pods: &[Box<Pod>]| {
-        let found = rollout::rollout(deployment, &[] as &[Box<ReplicaSet>], pods, quote).unwrap();
+        let found =
+            rollout::rollout(deployment, &[] as &[Box<ReplicaSet>], pods, quote, "gateway pod").unwrap();
         (found.reason, found.message)
     };
     assert_eq!(
