@@ -40,6 +40,30 @@ pub struct GatewayStatus {
     pub warnings: Vec<String>,
 }
 
+/// What the operator reads of the `/status` of a bridge, a gateway with one backend. It needs no token.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgeStatus {
+    /// The server behind the bridge, as its only backend.
+    #[serde(default)]
+    pub backends: Vec<BridgedServer>,
+}
+
+/// The server behind a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgedServer {
+    /// Number of tools that the server offers.
+    #[serde(default)]
+    pub tools: usize,
+    /// The protocol revision that the last `initialize` has negotiated. Absent until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
+    /// Why the server cannot be used, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// State of the session store, as this gateway sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

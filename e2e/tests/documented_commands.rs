@@ -135,7 +135,7 @@ fn commands_of_kubernetes_page_work_in_their_order() -> anyhow::Result<()> {
         commands += 1;
         if operator.is_none() {
             // The first block installs everything. Nothing runs the operator's pods, so it runs here.
-            for kind in ["vmcp", "mcpgroups", "mcpserverentries"] {
+            for kind in ["vmcp", "mcpgroups", "mcpservers", "mcpserverentries"] {
                 wait::until("the kinds are served", LIMIT, || {
                     shell.run(&format!("kubectl get {kind}"))
                 })?;

@@ -91,7 +91,7 @@ impl Kubernetes {
         let server = ApiServer::start()?;
         let definitions = root().join("crds/yaml");
         server.kubectl(["apply", "--server-side", "-f", &definitions.to_string_lossy()])?;
-        server.wait_until_served(&["vmcp", "mcpgroups", "mcpserverentries"])?;
+        server.wait_until_served(&["vmcp", "mcpgroups", "mcpservers", "mcpserverentries"])?;
         let mut command = Command::new(binaries::path("vmcp-operator")?);
         command
             .args(["--leader-election", "false", "--admin-listen", "127.0.0.1:0"])
@@ -225,10 +225,18 @@ impl Kubernetes {
             self.names(folder, "vmcp")?,
             self.names(folder, "mcpserverentries")?,
         );
+        let mcp_servers = self.names(folder, "mcpservers")?;
         ensure!(
-            !servers.is_empty() && !entries.is_empty(),
-            "{folder} has no virtual server or no entry"
+            !servers.is_empty() && (!entries.is_empty() || !mcp_servers.is_empty()),
+            "{folder} has no virtual server, or neither a server nor an entry"
         );
+        // No node runs their pods, so they are no backends here.
+        for server in &mcp_servers {
+            wait::until("every server has a Deployment", LIMIT, || {
+                self.get(folder, &["deployment", &format!("mcp-{server}")])
+                    .map(drop)
+            })?;
+        }
         wait::until("every entry is a backend", LIMIT, || {
             let mut backends = BTreeSet::new();
             for server in &servers {

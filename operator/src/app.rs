@@ -54,7 +54,7 @@ async fn run_controller(
     let identity = args.identity.clone().map_or_else(identity::generate, Ok)?;
     let options = ControllerOptions {
         scopes: args.scopes(),
-        default_image: args.gateway_image.clone(),
+        images: args.images(),
         policy: args.policy(),
         pod_user: args.pod_user,
         installation: format!("{}/{}", args.namespace, args.lease_name),

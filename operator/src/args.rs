@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, Subcommand};
 use vmcp_crds::config::Duration;
 
+use crate::desired::mcp_server::ServerImages;
 use crate::pod_user::PodUser;
 use crate::policy::{Policy, SecretLabel};
 use crate::telemetry::LogFormat;
@@ -38,11 +39,29 @@ pub struct Args {
     #[arg(long, env = "VMCP_GATEWAY_IMAGE", default_value = concat!("vmcp.dev/gateway:", env!("CARGO_PKG_VERSION")), value_name = "IMAGE")]
     pub gateway_image: String,
 
-    /// Prefixes that `spec.image` of a virtual server may begin with, separated by commas; any image if empty
+    /// Image with `npx`, for servers with spec.npm
+    #[arg(
+        long,
+        env = "VMCP_NPM_IMAGE",
+        default_value = "docker.io/library/node:24-slim",
+        value_name = "IMAGE"
+    )]
+    pub npm_image: String,
+
+    /// Image with `uvx`, for servers with spec.pypi
+    #[arg(
+        long,
+        env = "VMCP_PYPI_IMAGE",
+        default_value = "ghcr.io/astral-sh/uv:python3.13-bookworm-slim",
+        value_name = "IMAGE"
+    )]
+    pub pypi_image: String,
+
+    /// Prefixes that `spec.image` of a virtual server or a server may begin with, separated by commas; any image if empty
     ///
-    /// Without this option, anyone who can create a VirtualMCPServer can run any image. A prefix matches whole parts of the name:
-    /// registry.example/team allows registry.example/team/gateway:1 but not registry.example/teams. The image of --gateway-image is
-    /// always allowed.
+    /// Without this option, anyone who can create a VirtualMCPServer or an MCPServer can run any image. A prefix matches whole parts of the name:
+    /// registry.example/team allows registry.example/team/gateway:1 but not registry.example/teams. The images of
+    /// --gateway-image, --npm-image and --pypi-image are always allowed.
     #[arg(
         long,
         env = "VMCP_ALLOWED_IMAGE_PREFIXES",
@@ -53,8 +72,8 @@ pub struct Args {
 
     /// Label that a Secret must have before the operator uses it for a virtual server, as key or key=value
     ///
-    /// Example: vmcp.dev/usable=true. Without this option, anyone who can create a VirtualMCPServer or an MCPServerEntry can
-    /// use any Secret of the namespace. Secrets that the operator created itself do not need the label.
+    /// Example: vmcp.dev/usable=true. Without this option, anyone who can create a VirtualMCPServer, an MCPServer or an
+    /// MCPServerEntry can use any Secret of the namespace. Secrets that the operator created itself do not need the label.
     #[arg(long, env = "VMCP_SECRET_LABEL", value_name = "LABEL")]
     pub secret_label: Option<SecretLabel>,
 
@@ -142,6 +161,16 @@ pub enum OperatorCommand {
 }
 
 impl Args {
+    /// The images that the operator brings.
+    #[must_use]
+    pub fn images(&self) -> ServerImages {
+        ServerImages {
+            gateway: self.gateway_image.clone(),
+            npm: self.npm_image.clone(),
+            pypi: self.pypi_image.clone(),
+        }
+    }
+
     /// The scopes to watch: the named namespaces, or the whole cluster.
     #[must_use]
     pub fn scopes(&self) -> Vec<Scope> {

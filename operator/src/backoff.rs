@@ -1,4 +1,4 @@
-//! Exponential backoff with jitter, per virtual server.
+//! Exponential backoff with jitter, per resource.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,26 +7,34 @@ use std::time::Duration;
 use kube::runtime::reflector::ObjectRef;
 use vmcp_crds::v1alpha1::VirtualMCPServer;
 
+use crate::workload::Workload;
+
 /// Delay after the first failure.
 const BASE_DELAY: Duration = Duration::from_millis(500);
 /// Upper bound of the delay. Messages of conditions name it: no watch reports that the cause of a failure is gone.
 pub const MAX_DELAY: Duration = Duration::from_secs(30);
 
-/// Counts the consecutive failures of each virtual server.
-#[derive(Debug, Default)]
-pub struct Backoff(Mutex<HashMap<ObjectRef<VirtualMCPServer>, u32>>);
+/// Counts the consecutive failures of each resource of one kind.
+#[derive(Debug)]
+pub struct Backoff<W: Workload = VirtualMCPServer>(Mutex<HashMap<ObjectRef<W>, u32>>);
 
-impl Backoff {
+impl<W: Workload> Default for Backoff<W> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<W: Workload> Backoff<W> {
     /// Counts a failure and returns the delay before the next attempt.
-    pub fn record_failure(&self, server: &ObjectRef<VirtualMCPServer>) -> Duration {
+    pub fn record_failure(&self, server: &ObjectRef<W>) -> Duration {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = failures.entry(server.clone()).or_default();
         *count = count.saturating_add(1);
         delay(*count, &server.name)
     }
 
-    /// Resets the count, after a success or when the virtual server is gone.
-    pub fn clear(&self, server: &ObjectRef<VirtualMCPServer>) {
+    /// Resets the count, after a success or when the resource is gone.
+    pub fn clear(&self, server: &ObjectRef<W>) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -62,7 +70,10 @@ mod tests {
 
     #[test]
     fn success_resets_delay() {
-        let (backoff, server) = (Backoff::default(), ObjectRef::new("everything").within("tools"));
+        let (backoff, server) = (
+            Backoff::<VirtualMCPServer>::default(),
+            ObjectRef::new("everything").within("tools"),
+        );
         let first = backoff.record_failure(&server);
         assert!(backoff.record_failure(&server) > first);
         backoff.clear(&server);

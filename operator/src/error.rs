@@ -21,14 +21,16 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// An object with a child's name exists and belongs to another owner.
-    #[error("{object} already exists and does not belong to this VirtualMCPServer ({controller}): {remedy}")]
+    #[error("{object} already exists and does not belong to this {kind} ({controller}): {remedy}")]
     NotOwned {
         /// Kind, namespace and name of the object.
         object: String,
         /// The object's controller, in words.
         controller: String,
+        /// The kind of the wanted owner.
+        kind: String,
         /// What resolves the conflict.
-        remedy: &'static str,
+        remedy: String,
         /// Whether the garbage collector will delete the object.
         is_temporary: bool,
     },
@@ -97,6 +99,7 @@ impl Error {
         existing: &ObjectMeta,
     ) -> Self {
         let is_temporary = owner::is_left_by_predecessor(wanted, existing);
+        let kind = owner::controller(wanted).map_or_else(String::new, |owner| owner.kind.clone());
         let controller = owner::controller(existing).map_or_else(
             || "it has no controller".to_owned(),
             |owner| {
@@ -110,13 +113,16 @@ impl Error {
             object: format!("{} {namespace}/{name}", K::kind(&())),
             controller,
             remedy: if is_temporary {
-                "Kubernetes will delete it with its owner, a deleted VirtualMCPServer of the same name"
+                format!("Kubernetes will delete it with its owner, a deleted {kind} of the same name")
             } else if owner::is_orphan(wanted, existing) {
-                "a deleted VirtualMCPServer of the same name has left it; take it over with the annotation vmcp.dev/adopt-orphans=true of this \
-                 VirtualMCPServer, or delete it"
+                format!(
+                    "a deleted {kind} of the same name has left it; take it over with the annotation vmcp.dev/adopt-orphans=true of this \
+                     {kind}, or delete it"
+                )
             } else {
-                "delete or rename it, or create this VirtualMCPServer under another name"
+                format!("delete or rename it, or create this {kind} under another name")
             },
+            kind,
             is_temporary,
         }
     }

@@ -16,14 +16,14 @@ use vmcp_crds::condition::{ConditionUpdate, merge};
 use vmcp_crds::config::{AggregationConfig, Timeouts};
 use vmcp_crds::v1alpha1::field_rules::one_line;
 use vmcp_crds::v1alpha1::{
-    MAX_MEMBERS, MCPGroup, MCPGroupStatus, MCPServerEntry, ObservedBackendState, ObservedMember,
+    MAX_MEMBERS, MCPGroup, MCPGroupStatus, MCPServer, MCPServerEntry, ObservedBackendState, ObservedMember,
     VirtualMCPServer, condition_type,
 };
 
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::changed_namespaces::ChangedNamespaces;
-use crate::desired::Backend;
+use crate::desired::{Backend, Member};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::resolve;
@@ -68,7 +68,7 @@ impl GroupStatusWriter {
                 for namespace in &namespaces {
                     if let Err(error) = self.write_namespace(namespace, &mut written).await {
                         tracing::warn!(namespace, %error, "failed to write status of groups");
-                        changed.add(namespace);
+                        changed.add(namespace.clone());
                         failed = true;
                     }
                 }
@@ -93,7 +93,10 @@ impl GroupStatusWriter {
         });
         let health = &self.stores.health;
         // Members that are not known are not missing. They trigger another write when they are.
-        if health.refusal::<MCPServerEntry>().is_some() || health.refusal::<VirtualMCPServer>().is_some() {
+        if health.refusal::<MCPServerEntry>().is_some()
+            || health.refusal::<MCPServer>().is_some()
+            || health.refusal::<VirtualMCPServer>().is_some()
+        {
             return Ok(());
         }
         let mut result = Ok(());
@@ -102,10 +105,10 @@ impl GroupStatusWriter {
                 server.metadata.namespace.as_deref() == Some(namespace)
                     && server.spec.group_ref.name == group.name_any()
             });
-            let members = resolve::members(&group, &self.stores);
+            let (members, shadowed) = resolve::members(&group, &self.stores);
             let observed = observe(&members, &servers);
             // A group whose status is refused must not keep the others from being written.
-            let outcome = self.write_status(&group, &observed, written).await;
+            let outcome = self.write_status(&group, (&observed, &shadowed), written).await;
             result = result.and(outcome);
         }
         result
@@ -114,7 +117,7 @@ impl GroupStatusWriter {
     async fn write_status(
         &self,
         group: &MCPGroup,
-        members: &[ObservedMember],
+        (members, shadowed): (&[ObservedMember], &[String]),
         written: &mut WrittenStatuses,
     ) -> Result<(), Error> {
         let key = ObjectRef::from_obj(group);
@@ -130,7 +133,7 @@ impl GroupStatusWriter {
                 status
             }
         };
-        let status = derive(group, members, &old, Timestamp::now());
+        let status = derive(group, (members, shadowed), &old, Timestamp::now());
         if status == old {
             return Ok(());
         }
@@ -157,12 +160,9 @@ impl GroupStatusWriter {
 
 /// The members, each with the reason for which a virtual server leaves it out: its spec, or a value that the spec refers to, as the status of
 /// the virtual server says. Without a virtual server, the rules that do not depend on one are checked.
-fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -> Vec<ObservedMember> {
+fn observe(members: &[Member], servers: &[Arc<VirtualMCPServer>]) -> Vec<ObservedMember> {
     let check = |timeouts: &Timeouts, aggregation: &AggregationConfig| {
-        let backends = members
-            .iter()
-            .map(|entry| Backend::new(entry, timeouts))
-            .collect();
+        let backends = members.iter().map(|member| member.to_backend(timeouts)).collect();
         let backends = Backend::check_all(backends, aggregation);
         backends
             .into_iter()
@@ -188,15 +188,15 @@ fn observe(members: &[Arc<MCPServerEntry>], servers: &[Arc<VirtualMCPServer>]) -
         };
         for ((problem, found), member) in problems.iter_mut().zip(found).zip(members) {
             let name = server.name_any();
-            let found = found.or_else(|| left_out_because(server, &member.name_any()));
+            let found = found.or_else(|| left_out_because(server, &member.name()));
             let of_server = || found.map(|found| format!("left out by VirtualMCPServer {name}: {found}"));
             *problem = problem.take().or_else(of_server);
         }
     }
     let named = members.iter().zip(problems);
     named
-        .map(|(entry, problem)| ObservedMember {
-            name: entry.name_any(),
+        .map(|(member, problem)| ObservedMember {
+            name: member.name(),
             problem: problem.map(|problem| one_line(&problem, MAX_PROBLEM_CHARS)),
         })
         .collect()
@@ -211,11 +211,11 @@ fn left_out_because(server: &VirtualMCPServer, name: &str) -> Option<String> {
     left_out.find(|backend| backend.name == name)?.message.clone()
 }
 
-/// Derives the status of a group. The transition time of an unchanged condition comes from `old`.
+/// Derives the status of a group from its members and the names of MCPServers that are none because of their name. The transition time of an unchanged condition comes from `old`.
 #[must_use]
 pub fn derive(
     group: &MCPGroup,
-    members: &[ObservedMember],
+    (members, shadowed): (&[ObservedMember], &[String]),
     old: &MCPGroupStatus,
     now: Timestamp,
 ) -> MCPGroupStatus {
@@ -228,13 +228,18 @@ pub fn derive(
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     MCPGroupStatus {
         observed_generation: generation,
-        conditions: merge(&old.conditions, &[ready(group, members)], generation, now),
+        conditions: merge(
+            &old.conditions,
+            &[ready(group, members, shadowed)],
+            generation,
+            now,
+        ),
         member_count: Some(i32::try_from(members.len()).unwrap_or(i32::MAX)),
         members: listed,
     }
 }
 
-fn ready(group: &MCPGroup, members: &[ObservedMember]) -> ConditionUpdate {
+fn ready(group: &MCPGroup, members: &[ObservedMember], shadowed: &[String]) -> ConditionUpdate {
     let left_out: Vec<&str> = members
         .iter()
         .filter(|member| member.problem.is_some())
@@ -247,7 +252,7 @@ fn ready(group: &MCPGroup, members: &[ObservedMember]) -> ConditionUpdate {
             ""
         };
         let message = format!(
-            "no MCPServerEntry of this namespace has `groupRef: {{name: {}}}`{by_label}",
+            "no MCPServer or MCPServerEntry of this namespace has `groupRef: {{name: {}}}`{by_label}",
             group.name_any()
         );
         (false, "NoMembers", message)
@@ -267,6 +272,15 @@ fn ready(group: &MCPGroup, members: &[ObservedMember]) -> ConditionUpdate {
             named(&left_out)
         );
         (true, "MembersFound", message)
+    };
+    let message = if shadowed.is_empty() {
+        message
+    } else {
+        let names: Vec<&str> = shadowed.iter().map(String::as_str).collect();
+        format!(
+            "{message}; MCPServers without effect, because an MCPServerEntry of the group has the same name: {}",
+            named(&names)
+        )
     };
     ConditionUpdate {
         type_: condition_type::READY,
@@ -299,13 +313,13 @@ mod tests {
         .unwrap()
     }
 
-    fn entry(name: &str, spec: &Json) -> Arc<MCPServerEntry> {
+    fn entry(name: &str, spec: &Json) -> Member {
         let mut spec = spec.clone();
         spec["url"] = json!("http://time");
         let entry = json!({
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": name}, "spec": spec,
         });
-        Arc::new(serde_json::from_value(entry).unwrap())
+        Member::Entry(Arc::new(serde_json::from_value(entry).unwrap()))
     }
 
     fn server(name: &str, strategy: &str) -> Arc<VirtualMCPServer> {
@@ -370,7 +384,7 @@ mod tests {
         let ready = |spec: Json, members: &[ObservedMember]| {
             let status = derive(
                 &group(&spec),
-                members,
+                (members, &[]),
                 &MCPGroupStatus::default(),
                 Timestamp::UNIX_EPOCH,
             );
@@ -402,7 +416,7 @@ mod tests {
         members[149].problem = Some("x".to_owned());
         let status = derive(
             &group(&json!({})),
-            &members,
+            (&members, &[]),
             &MCPGroupStatus::default(),
             Timestamp::UNIX_EPOCH,
         );

@@ -56,13 +56,13 @@ impl InstallationConflict {
         self.0.as_ref().is_some_and(|seen| seen.times > 1)
     }
 
-    /// The message about both installations, if there is another one. It is the same in both, because both write it into the same status.
+    /// The message about both installations, if there is another one. `kind` is that of the resource with the objects. It is the same in both, because both write it into the same status.
     #[must_use]
-    pub fn message(&self, own: &str) -> Option<String> {
+    pub fn message(&self, own: &str, kind: &str) -> Option<String> {
         let other = self.0.as_ref()?.other.as_str();
         let (first, second) = if own < other { (own, other) } else { (other, own) };
         Some(format!(
-            "two installations of the operator write the objects of this VirtualMCPServer: {first} and {second} (namespace/lease). \
+            "two installations of the operator write the objects of this {kind}: {first} and {second} (namespace/lease). \
              Uninstall one of them and restart the other, or set watchNamespaces so that they watch different namespaces"
         ))
     }
@@ -77,17 +77,17 @@ mod tests {
     async fn installation_yields_at_second_mark_for_a_while() {
         let mut conflict = InstallationConflict::default();
         conflict.begin_reconcile();
-        assert!(conflict.message("a/x").is_none());
+        assert!(conflict.message("a/x", "VirtualMCPServer").is_none());
         conflict.record("b/x");
         conflict.record("b/x");
-        assert!(!conflict.yields() && conflict.message("a/x").is_some());
+        assert!(!conflict.yields() && conflict.message("a/x", "VirtualMCPServer").is_some());
         conflict.begin_reconcile();
         assert!(!conflict.yields());
         conflict.record("b/x");
         assert!(conflict.yields());
         tokio::time::advance(MEMORY).await;
         conflict.begin_reconcile();
-        assert!(!conflict.yields() && conflict.message("a/x").is_none());
+        assert!(!conflict.yields() && conflict.message("a/x", "VirtualMCPServer").is_none());
     }
 
     #[tokio::test]
@@ -95,9 +95,12 @@ mod tests {
         let [mut one, mut other] = [InstallationConflict::default(), InstallationConflict::default()];
         one.record("b/x");
         other.record("a/x");
-        assert_eq!(one.message("a/x"), other.message("b/x"));
+        assert_eq!(
+            one.message("a/x", "VirtualMCPServer"),
+            other.message("b/x", "VirtualMCPServer")
+        );
         assert!(
-            one.message("a/x")
+            one.message("a/x", "VirtualMCPServer")
                 .is_some_and(|text| text.contains("a/x and b/x"))
         );
     }

@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
-use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{MCPGroup, MCPServer, MCPServerEntry, VirtualMCPServer};
 
 use crate::api_server::{ObjectApi, ObjectName};
 use crate::args::Args;
@@ -31,6 +31,7 @@ pub async fn run(client: &Client, args: &Args, timeout: Duration) -> anyhow::Res
         list::<VirtualMCPServer>(client, &scope).await?;
         list::<MCPGroup>(client, &scope).await?;
         list::<MCPServerEntry>(client, &scope).await?;
+        list::<MCPServer>(client, &scope).await?;
         println!(
             "the kinds are served, and the operator may list them {}",
             place(&scope)

@@ -11,8 +11,8 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use vmcp_crds::v1alpha1::field_rules::one_line;
 use vmcp_crds::v1alpha1::{
-    MCPGroup, MCPGroupSpec, MCPServerEntry, MCPServerEntrySpec, VirtualMCPServer, VirtualMCPServerSpec,
-    condition_type,
+    MCPGroup, MCPGroupSpec, MCPServer, MCPServerEntry, MCPServerEntrySpec, MCPServerSpec, VirtualMCPServer,
+    VirtualMCPServerSpec, condition_type,
 };
 
 use crate::api_server::{ObjectApi, ObjectName};
@@ -49,6 +49,14 @@ impl FromMetadata for MCPGroup {
 impl FromMetadata for MCPServerEntry {
     fn from_metadata(metadata: ObjectMeta) -> Self {
         let mut object = Self::new("", MCPServerEntrySpec::default());
+        object.metadata = metadata;
+        object
+    }
+}
+
+impl FromMetadata for MCPServer {
+    fn from_metadata(metadata: ObjectMeta) -> Self {
+        let mut object = Self::new("", MCPServerSpec::default());
         object.metadata = metadata;
         object
     }

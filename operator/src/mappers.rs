@@ -5,19 +5,20 @@ use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::core::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt as _};
-use vmcp_crds::v1alpha1::{
-    CHILD_PREFIX, KeyedObject, MCPGroup, MCPServerEntry, SecretFile, VirtualMCPServer,
-};
+use vmcp_crds::v1alpha1::{KeyedObject, MCPGroup, MCPServer, MCPServerEntry, SecretFile, VirtualMCPServer};
 
 use crate::desired::{labels, names};
+use crate::workload::Workload;
 
 /// The reflector stores of the objects with references.
 #[derive(Clone, Debug)]
 pub struct Referrers {
     /// All virtual servers.
     pub servers: Store<VirtualMCPServer>,
-    /// All members of groups.
+    /// All members of groups that exist already.
     pub entries: Store<MCPServerEntry>,
+    /// All members of groups that the operator runs.
+    pub mcp_servers: Store<MCPServer>,
 }
 
 type ServerRefs = Vec<ObjectRef<VirtualMCPServer>>;
@@ -28,11 +29,12 @@ pub fn to_self(_: &Referrers, server: &VirtualMCPServer) -> ServerRefs {
     vec![ObjectRef::from_obj(server)]
 }
 
-/// The server named in the object's instance label. Owner references would not do: pods and ReplicaSets have other owners.
+/// The virtual server named in the object's instance label. Owner references would not do: pods and ReplicaSets have other owners.
 #[must_use]
 pub fn by_label<K: Resource>(_: &Referrers, object: &K) -> ServerRefs {
     let namespace = object.namespace().unwrap_or_default();
-    let name = object.labels().get(labels::INSTANCE);
+    let is_of_server = object.labels().get(labels::NAME).map(String::as_str) == Some(labels::MCP_SERVER);
+    let name = object.labels().get(labels::INSTANCE).filter(|_| !is_of_server);
     name.map(|name| ObjectRef::new(name).within(&namespace))
         .into_iter()
         .collect()
@@ -79,9 +81,13 @@ fn by_object<K: Resource>(referrers: &Referrers, metadata: &K, object: &KeyedObj
     let entries = referrers
         .entries
         .state_filter(|entry| entry.metadata.namespace == namespace && uses(&entry.secret_files()));
+    let servers = referrers
+        .mcp_servers
+        .state_filter(|server| server.metadata.namespace == namespace && uses(&server.secret_files()));
+    let is_used_by_member = !entries.is_empty() || !servers.is_empty();
     in_namespace(referrers, metadata, |server| {
         let spec = &server.spec;
-        !entries.is_empty() || uses(&spec.secret_files()) || uses(&spec.certificate_files())
+        is_used_by_member || uses(&spec.secret_files()) || uses(&spec.certificate_files())
     })
 }
 
@@ -93,17 +99,17 @@ pub fn by_autoscaler(referrers: &Referrers, autoscaler: &HorizontalPodAutoscaler
 
 /// Whether an autoscaler in the namespace of `server` scales it, either directly or through its Deployment.
 #[must_use]
-pub fn scales(autoscaler: &HorizontalPodAutoscaler, server: &VirtualMCPServer) -> bool {
+pub fn scales<W: Workload>(autoscaler: &HorizontalPodAutoscaler, server: &W) -> bool {
     let target = &autoscaler.spec.scale_target_ref;
-    let is_server = target.kind == "VirtualMCPServer" && target.name == server.name_any();
+    let is_server = target.kind == W::kind(&()) && target.name == server.name_any();
     is_server || scales_deployment(autoscaler, server)
 }
 
 /// Whether an autoscaler in the namespace of `server` scales its Deployment.
 #[must_use]
-pub fn scales_deployment(autoscaler: &HorizontalPodAutoscaler, server: &VirtualMCPServer) -> bool {
+pub fn scales_deployment<W: Workload>(autoscaler: &HorizontalPodAutoscaler, server: &W) -> bool {
     let target = &autoscaler.spec.scale_target_ref;
-    target.kind == "Deployment" && target.name.strip_prefix(CHILD_PREFIX) == Some(server.name_any().as_str())
+    target.kind == "Deployment" && target.name == server.workload()
 }
 
 fn in_namespace<K: Resource>(

@@ -2,7 +2,6 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
-use vmcp_crds::v1alpha1::VirtualMCPServer;
 
 use crate::desired::labels;
 
@@ -15,8 +14,8 @@ pub fn controller(metadata: &ObjectMeta) -> Option<&OwnerReference> {
 
 /// Whether `server` controls `object`.
 #[must_use]
-pub fn is_controlled_by<K: Resource>(object: &K, server: &VirtualMCPServer) -> bool {
-    controller(object.meta()).is_some_and(|owner| Some(&owner.uid) == server.metadata.uid.as_ref())
+pub fn is_controlled_by<K: Resource, W: Resource>(object: &K, server: &W) -> bool {
+    controller(object.meta()).is_some_and(|owner| Some(&owner.uid) == server.meta().uid.as_ref())
 }
 
 /// Whether both objects have a controller and it is the same.

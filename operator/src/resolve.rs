@@ -1,6 +1,6 @@
 //! Resolves the references of a spec: the group's members, the Secrets and the ConfigMaps.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -8,11 +8,9 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::ObjectRef;
 use vmcp_crds::session_key::SessionKey;
-use vmcp_crds::v1alpha1::{
-    KeyedObject, MCPGroup, MCPServerEntry, SecretFile, SecretKeyRef, VirtualMCPServer,
-};
+use vmcp_crds::v1alpha1::{KeyedObject, MCPGroup, SecretFile, SecretKeyRef, VirtualMCPServer};
 
-use crate::desired::{Backend, SecretProblem};
+use crate::desired::{Backend, Member, SecretProblem};
 use crate::error::Error;
 use crate::policy::Policy;
 use crate::secret_values::{ReadCache, ReferencedKeys, SecretReader, SecretValues};
@@ -27,22 +25,31 @@ pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<V
     let group = &server.spec.group_ref.name;
     let group = stores.groups.get(&ObjectRef::new(group).within(&namespace))?;
     let timeouts = &server.spec.operational.timeouts;
-    let members = members(&group, stores);
-    let backends = members
-        .iter()
-        .map(|entry| Backend::new(entry, timeouts))
-        .collect();
+    let (members, _) = members(&group, stores);
+    let backends = members.iter().map(|member| member.to_backend(timeouts)).collect();
     Some(Backend::check_all(backends, &server.spec.hot.aggregation))
 }
 
-/// The members of `group`, sorted by name.
+/// The members of `group`, sorted by name, and the names of MCPServers that are none because an MCPServerEntry of the group has the same name.
 #[must_use]
-pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> Vec<Arc<MCPServerEntry>> {
-    let mut members = stores.entries.state_filter(|entry| {
-        entry.metadata.namespace == group.metadata.namespace && group.has_member(entry)
-    });
-    members.sort_by_key(|entry| entry.name_any());
-    members
+pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> (Vec<Member>, Vec<String>) {
+    let namespace = &group.metadata.namespace;
+    let entries = stores
+        .entries
+        .state_filter(|entry| entry.metadata.namespace == *namespace && group.has_member(entry));
+    let servers = stores
+        .mcp_servers
+        .state_filter(|server| server.metadata.namespace == *namespace && group.has_member(server));
+    let names: BTreeSet<String> = entries.iter().map(|entry| entry.name_any()).collect();
+    let (shadowed, servers): (Vec<_>, Vec<_>) = servers
+        .into_iter()
+        .partition(|server| names.contains(&server.name_any()));
+    let entries = entries.into_iter().map(Member::Entry);
+    let mut members: Vec<Member> = entries.chain(servers.into_iter().map(Member::Server)).collect();
+    members.sort_by_key(Member::name);
+    let mut shadowed: Vec<String> = shadowed.iter().map(|server| server.name_any()).collect();
+    shadowed.sort_unstable();
+    (members, shadowed)
 }
 
 /// Result of resolving the Secrets and ConfigMaps that a virtual server needs.

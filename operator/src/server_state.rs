@@ -1,4 +1,4 @@
-//! State that is kept per virtual server between reconciles. It only saves requests and may be lost at any time.
+//! State that is kept per virtual server, and per server, between reconciles. It only saves requests and may be lost at any time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::runtime::reflector::ObjectRef;
 use tokio::time::Instant;
-use vmcp_crds::v1alpha1::{VirtualMCPServer, VirtualMCPServerStatus};
+use vmcp_crds::v1alpha1::{MCPServer, MCPServerStatus, VirtualMCPServer, VirtualMCPServerStatus};
 
 use crate::apply::Applied;
 use crate::config_nudge::ConfigNudges;
 use crate::installation::InstallationConflict;
 use crate::secret_values::ReadCache;
+use crate::workload::Workload;
 
-/// Cached state of one virtual server.
+/// Cached state of one virtual server, or of one server, whose status is an `S`.
 #[derive(Debug, Default)]
-pub struct ServerState {
+pub struct ServerState<S = VirtualMCPServerStatus> {
     /// The number of reconciles in a row that have failed.
     pub failures: u32,
     /// The number of reconciles in a row in which the API server could not read or write a child whose kind a cluster may not have, by kind.
@@ -31,7 +32,7 @@ pub struct ServerState {
     /// The generation of the Deployment after the last apply.
     pub deployment_generation: Option<i64>,
     /// The resource version and the status of the last status write, until the watch shows it.
-    pub written_status: Option<(String, VirtualMCPServerStatus)>,
+    pub written_status: Option<(String, S)>,
     /// Nudges of the pods to remount their configuration.
     pub config_nudges: ConfigNudges,
     /// The Secrets and ConfigMaps that were read.
@@ -40,23 +41,34 @@ pub struct ServerState {
     pub secret_nudges: HashMap<String, String>,
 }
 
-/// The cached states of all virtual servers.
-#[derive(Debug, Default)]
-pub struct ServerStates(Mutex<HashMap<ObjectRef<VirtualMCPServer>, Arc<tokio::sync::Mutex<ServerState>>>>);
+/// Cached state of one server.
+pub type McpServerState = ServerState<MCPServerStatus>;
+/// The cached states of all servers.
+pub type McpServerStates = ServerStates<MCPServer>;
 
-impl ServerStates {
-    /// The state of one virtual server. The controller never runs two reconciles of one server at once, so the lock is uncontended.
+/// A state that one reconcile at a time uses.
+type Shared<W> = Arc<tokio::sync::Mutex<ServerState<<W as Workload>::Status>>>;
+
+/// The cached states of all resources of one kind.
+#[derive(Debug)]
+pub struct ServerStates<W: Workload = VirtualMCPServer>(Mutex<HashMap<ObjectRef<W>, Shared<W>>>);
+
+impl<W: Workload> Default for ServerStates<W> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<W: Workload> ServerStates<W> {
+    /// The state of one resource. The controller never runs two reconciles of one resource at once, so the lock is uncontended.
     #[must_use]
-    pub fn get_or_default(
-        &self,
-        server: &ObjectRef<VirtualMCPServer>,
-    ) -> Arc<tokio::sync::Mutex<ServerState>> {
+    pub fn get_or_default(&self, server: &ObjectRef<W>) -> Shared<W> {
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         states.entry(server.clone()).or_default().clone()
     }
 
-    /// Removes the state of a virtual server that is gone.
-    pub fn remove(&self, server: &ObjectRef<VirtualMCPServer>) {
+    /// Removes the state of a resource that is gone.
+    pub fn remove(&self, server: &ObjectRef<W>) {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

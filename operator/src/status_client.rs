@@ -12,7 +12,8 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use vmcp_crds::status::GatewayStatus;
+use serde::de::DeserializeOwned;
+use vmcp_crds::status::{BridgeStatus, GatewayStatus};
 
 use crate::desired::ADMIN_PORT;
 
@@ -37,7 +38,16 @@ pub struct GatewayPod {
     pub status: Result<GatewayStatus, String>,
 }
 
-/// Fetches the status of gateway pods.
+/// A running pod of a server that the bridge serves, and the status that the bridge reports.
+#[derive(Clone, Debug)]
+pub struct BridgePod {
+    /// The name of the pod.
+    pub name: String,
+    /// The reported status, or why it could not be fetched.
+    pub status: Result<BridgeStatus, String>,
+}
+
+/// Fetches the status of gateway pods and of bridges.
 #[derive(Clone, Debug)]
 pub struct StatusClient {
     http: HttpClient<HttpConnector, Empty<Bytes>>,
@@ -75,10 +85,24 @@ impl StatusClient {
         gateways
     }
 
+    /// Fetches the status of the bridges in all `pods` concurrently. Skips pods that are terminating or not running yet; sorts by name.
+    pub async fn fetch_bridges<P: AsRef<Pod>>(&self, pods: &[P]) -> Vec<BridgePod> {
+        let running = pods.iter().filter_map(|pod| running(pod.as_ref()));
+        let fetches = running.map(|(pod, address)| async move {
+            BridgePod {
+                name: pod.name_any(),
+                status: self.fetch(address, None).await,
+            }
+        });
+        let mut bridges = future::join_all(fetches).await;
+        bridges.sort_by(|a, b| a.name.cmp(&b.name));
+        bridges
+    }
+
     async fn fetch_with_any(&self, address: IpAddr, tokens: &[String]) -> Result<GatewayStatus, String> {
         let mut status = Err("has no token for its status".to_owned());
         for token in tokens {
-            status = self.fetch(address, token).await;
+            status = self.fetch(address, Some(token)).await;
             // Only a pod with other session keys may accept another token.
             if !status
                 .as_ref()
@@ -90,12 +114,13 @@ impl StatusClient {
         status
     }
 
-    async fn fetch(&self, address: IpAddr, token: &str) -> Result<GatewayStatus, String> {
+    async fn fetch<T: DeserializeOwned>(&self, address: IpAddr, token: Option<&str>) -> Result<T, String> {
         let socket = SocketAddr::new(address, ADMIN_PORT);
-        let request = Request::get(format!("http://{socket}/status"))
-            .header(header::AUTHORIZATION, format!("Bearer {token}"))
-            .body(Empty::new())
-            .map_err(|error| error.to_string())?;
+        let mut request = Request::get(format!("http://{socket}/status"));
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::new()).map_err(|error| error.to_string())?;
         let exchange = async {
             let response = self.http.request(request).await.map_err(|_| "does not respond")?;
             match response.status() {
@@ -130,7 +155,8 @@ pub(crate) fn is_running(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_none() && phase == Some("Running")
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether the pod's `Ready` condition is true.
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     conditions.is_some_and(|conditions| {
         conditions

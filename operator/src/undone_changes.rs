@@ -1,5 +1,5 @@
 //! Describes a change that another client has made to a field of the operator, and that an apply has undone: what was changed, by which client, and
-//! which field of the VirtualMCPServer to set instead.
+//! which field of the VirtualMCPServer or MCPServer to set instead.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt as _};
@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use crate::apply::FIELD_MANAGER;
 use crate::owned_fields::fields;
+use crate::owner;
 
 /// Maximum number of changed fields that a message names.
 const MAX_NAMED_FIELDS: usize = 3;
@@ -15,7 +16,7 @@ const MAX_NAMED_FIELDS: usize = 3;
 const BOOKKEEPING: [&str; 3] = ["managedFields", "resourceVersion", "generation"];
 /// Prefixes of labels and annotations that only the operator sets.
 const RESERVED: [&str; 2] = ["vmcp.dev/", "app.kubernetes.io/"];
-/// Fields of the gateway's container that `spec.podTemplate` may not set.
+/// Fields of the main container that the operator alone sets.
 const FIXED: [&str; 8] = [
     "name",
     "args",
@@ -30,8 +31,87 @@ const FIXED: [&str; 8] = [
 /// The value of an absent field.
 static NULL: Json = Json::Null;
 
-/// A field of a child, and the field of the VirtualMCPServer that sets it. The first fitting row counts.
-const SOURCES: [(&str, &str, &str); 21] = [
+/// Where the fields of the children of one kind come from.
+#[derive(Debug)]
+struct Sources {
+    /// The kind.
+    owner: &'static str,
+    /// The path of its main container, with a dot at the end.
+    container: &'static str,
+    /// Fields of the main container that the operator alone sets.
+    fixed: &'static [&'static str],
+    /// A kind of children, a field of it, and the field of the owner that sets it. The first fitting row counts.
+    rows: &'static [(&'static str, &'static str, &'static str)],
+}
+
+const OF_VIRTUAL_SERVER: Sources = Sources {
+    owner: "VirtualMCPServer",
+    container: "spec.template.spec.containers[gateway].",
+    fixed: &FIXED,
+    rows: &VIRTUAL_SERVER_ROWS,
+};
+
+const OF_SERVER: Sources = Sources {
+    owner: "MCPServer",
+    container: "spec.template.spec.containers[mcp].",
+    fixed: &["name", "ports"],
+    rows: &SERVER_ROWS,
+};
+
+const SERVER_ROWS: [(&str, &str, &str); 14] = [
+    ("Deployment", "spec.replicas", "spec.replicas"),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].image",
+        "spec.image",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].command",
+        "spec.command",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].args",
+        "spec.args",
+    ),
+    ("Deployment", "spec.template.spec.containers[mcp].env", "spec.env"),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].envFrom",
+        "spec.envFrom",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].resources",
+        "spec.resources",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.containers[mcp].securityContext",
+        "spec.securityContext",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.imagePullSecrets",
+        "spec.imagePullSecrets",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.serviceAccountName",
+        "spec.serviceAccountName",
+    ),
+    (
+        "Deployment",
+        "spec.template.spec.terminationGracePeriodSeconds",
+        "spec.timeouts.call",
+    ),
+    ("Deployment", "spec.template", "spec.podTemplate"),
+    ("Service", "spec.ports", "spec.port"),
+    ("NetworkPolicy", "spec", "spec.networkPolicy"),
+];
+
+const VIRTUAL_SERVER_ROWS: [(&str, &str, &str); 21] = [
     ("Deployment", "spec.replicas", "spec.replicas"),
     (
         "Deployment",
@@ -103,6 +183,10 @@ pub fn describe<K>(intent: &K, edited: &K, applied: &K) -> Option<String>
 where
     K: Resource<DynamicType = ()> + Serialize,
 {
+    let sources_of = match owner::controller(intent.meta()) {
+        Some(owner) if owner.kind == OF_SERVER.owner => OF_SERVER,
+        _ => OF_VIRTUAL_SERVER,
+    };
     // An object that cannot be serialized cannot be applied either.
     let [intent, before, after] =
         [intent, edited, applied].map(|object| serde_json::to_value(object).unwrap_or_default());
@@ -113,14 +197,14 @@ where
     let kind = K::kind(&());
     let mut sources: Vec<&str> = changed
         .iter()
-        .filter_map(|field| source(&kind, &field.path))
+        .filter_map(|field| sources_of.source(&kind, &field.path))
         .collect();
     sources.sort_unstable();
     sources.dedup();
     let remedy = if sources.is_empty() {
-        "no field of the VirtualMCPServer sets it".to_owned()
+        format!("no field of the {} sets it", sources_of.owner)
     } else {
-        format!("set {} of the VirtualMCPServer instead", sources.join(", "))
+        format!("set {} of the {} instead", sources.join(", "), sources_of.owner)
     };
     let more = if changed.len() > MAX_NAMED_FIELDS {
         ", ..."
@@ -224,18 +308,20 @@ fn client<'a>(metadata: &'a ObjectMeta, pointer: &str) -> Option<&'a str> {
         .as_deref()
 }
 
-/// The field of the VirtualMCPServer that sets `path` of a child of this kind.
-fn source(kind: &str, path: &str) -> Option<&'static str> {
-    let is_reserved = RESERVED.iter().any(|prefix| path.contains(&format!("[{prefix}")));
-    let of_gateway = path.strip_prefix("spec.template.spec.containers[gateway].");
-    let is_fixed = of_gateway.is_some_and(|rest| FIXED.iter().any(|field| is_within(rest, field)));
-    let is_owner = is_within(path, "metadata.ownerReferences");
-    if is_reserved || is_fixed || is_owner {
-        return None;
+impl Sources {
+    /// The field of the owner that sets `path` of a child of this kind.
+    fn source(&self, kind: &str, path: &str) -> Option<&'static str> {
+        let is_reserved = RESERVED.iter().any(|prefix| path.contains(&format!("[{prefix}")));
+        let of_container = path.strip_prefix(self.container);
+        let is_fixed = of_container.is_some_and(|rest| self.fixed.iter().any(|field| is_within(rest, field)));
+        let is_owner = is_within(path, "metadata.ownerReferences");
+        if is_reserved || is_fixed || is_owner {
+            return None;
+        }
+        let mut rows = self.rows.iter().filter(|(of, ..)| *of == kind);
+        rows.find(|(_, prefix, _)| is_within(path, prefix))
+            .map(|(.., source)| *source)
     }
-    let mut rows = SOURCES.iter().filter(|(of, ..)| *of == kind);
-    rows.find(|(_, prefix, _)| is_within(path, prefix))
-        .map(|(.., source)| *source)
 }
 
 /// Whether `path` is that of the field `prefix`, or of a field below it.
@@ -316,7 +402,7 @@ mod tests {
             ("HTTPRoute", "metadata.ownerReferences", None),
             ("HTTPRoute", "spec.hostnames", Some("spec.httpRoute")),
         ] {
-            assert_eq!(source(kind, path), expected, "{kind} {path}");
+            assert_eq!(OF_VIRTUAL_SERVER.source(kind, path), expected, "{kind} {path}");
         }
     }
 

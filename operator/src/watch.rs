@@ -23,7 +23,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{MCPGroup, MCPServer, MCPServerEntry, VirtualMCPServer};
 
 use crate::changed_namespaces::ChangedNamespaces;
 use crate::desired::labels;
@@ -31,6 +31,7 @@ use crate::error::Error;
 use crate::invalid_objects::{FromMetadata, skip_invalid};
 use crate::kube_error::describe_watch_error;
 use crate::mappers::{self, Referrers};
+use crate::mcp_server_queue::{McpServerQueue, enqueue};
 use crate::owned_fields;
 use crate::watch_backoff::WatchBackoff;
 use crate::watch_health::ScopeWatchHealth;
@@ -75,7 +76,7 @@ macro_rules! watch_table {
         }
 
         /// Creates the watches of `scope`. The stores fill while the queue is polled. Virtual servers that cannot be deserialized
-        /// go to `invalid_objects`, and the namespaces of changed custom resources to `changed`.
+        /// go to `invalid_objects`, the namespaces of changed custom resources to `changed`, and the servers to reconcile to `mcp_servers`.
         #[must_use]
         pub fn watch(
             client: &Client,
@@ -83,6 +84,7 @@ macro_rules! watch_table {
             health: ScopeWatchHealth,
             invalid_objects: &mpsc::Sender<InvalidObject>,
             changed: &Arc<ChangedNamespaces>,
+            mcp_servers: &Arc<McpServerQueue>,
         ) -> (ReflectorStores, ReconcileQueue) {
             let builder = WatchBuilder { client, scope, health: &health, invalid_objects, changed };
             $(let $store = builder.$watch::<$kind>();)*
@@ -90,8 +92,9 @@ macro_rules! watch_table {
             let referrers = Referrers {
                 servers: stores.servers.clone(),
                 entries: stores.entries.clone(),
+                mcp_servers: stores.mcp_servers.clone(),
             };
-            let queue = select_all([$(triggers($store.1, referrers.clone(), $mapper),)*]);
+            let queue = select_all([$(triggers($store.1, referrers.clone(), mcp_servers.clone(), $mapper),)*]);
             (stores, queue.boxed())
         }
     };
@@ -104,6 +107,8 @@ watch_table! {
     groups: MCPGroup, custom_resources, mappers::by_group;
     /// The members of the groups.
     entries: MCPServerEntry, custom_resources, mappers::by_member;
+    /// The servers that the operator runs, which are members of the groups, too.
+    mcp_servers: MCPServer, custom_resources, mappers::by_member;
     /// ConfigMaps that the operator created.
     config_maps: ConfigMap, children, mappers::by_label;
     /// ServiceAccounts that the operator created.
@@ -120,7 +125,7 @@ watch_table! {
     own_autoscalers: HorizontalPodAutoscaler, children, mappers::by_label;
     /// The ReplicaSets of these Deployments.
     replica_sets: ReplicaSet, descendants, mappers::by_label;
-    /// The gateway pods.
+    /// The pods of these ReplicaSets.
     pods: Pod, descendants, mappers::by_label;
     /// All autoscalers.
     autoscalers: HorizontalPodAutoscaler, foreign_objects, mappers::by_autoscaler;
@@ -203,7 +208,7 @@ impl WatchBuilder<'_> {
             .reflect(writer)
             .touched_objects()
             .filter_map(|event| future::ready(log_watch_error(event)))
-            .inspect(move |object| changed.add(&object.namespace().unwrap_or_default()));
+            .inspect(move |object| changed.add(object.namespace().unwrap_or_default()));
         (store, events.boxed())
     }
 
@@ -255,15 +260,17 @@ fn log_watch_error<K: Resource<DynamicType = ()>>(event: Result<K, watcher::Erro
         .ok()
 }
 
-/// Maps changed objects to the virtual servers to reconcile.
+/// Maps changed objects to the virtual servers to reconcile, and puts servers into their queue.
 fn triggers<K: Resource<DynamicType = ()> + Send + 'static>(
     events: impl Stream<Item = K> + Send + 'static,
     referrers: Referrers,
+    mcp_servers: Arc<McpServerQueue>,
     mapper: impl Fn(&Referrers, &K) -> Vec<ObjectRef<VirtualMCPServer>> + Send + 'static,
 ) -> ReconcileQueue {
     events
         .flat_map(move |object| {
             tracing::trace!(kind = %K::kind(&()), name = object.name_any(), "object changed");
+            enqueue(&mcp_servers, &object);
             futures::stream::iter(mapper(&referrers, &object))
         })
         .map(|server| Ok(ReconcileRequest::from(server)))

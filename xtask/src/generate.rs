@@ -28,6 +28,7 @@ const FILES: &[File] = &[
     ("crds/yaml/vmcp.dev_mcpserverentries.yaml", || {
         crd("mcpserverentries")
     }),
+    ("crds/yaml/vmcp.dev_mcpservers.yaml", || crd("mcpservers")),
     ("crds/yaml/vmcp.dev_virtualmcpservers.yaml", || {
         crd("virtualmcpservers")
     }),
@@ -36,6 +37,9 @@ const FILES: &[File] = &[
     }),
     ("charts/vmcp-crds/files/vmcp.dev_mcpserverentries.yaml", || {
         crd("mcpserverentries")
+    }),
+    ("charts/vmcp-crds/files/vmcp.dev_mcpservers.yaml", || {
+        crd("mcpservers")
     }),
     ("charts/vmcp-crds/files/vmcp.dev_virtualmcpservers.yaml", || {
         crd("virtualmcpservers")
@@ -105,7 +109,7 @@ fn config_schema() -> anyhow::Result<String> {
 
 /// The reference of all kinds, the one that users begin with first.
 fn api() -> anyhow::Result<String> {
-    let definitions = ["virtualmcpservers", "mcpgroups", "mcpserverentries"]
+    let definitions = ["virtualmcpservers", "mcpgroups", "mcpservers", "mcpserverentries"]
         .into_iter()
         .map(crd)
         .collect::<anyhow::Result<Vec<_>>>()?;

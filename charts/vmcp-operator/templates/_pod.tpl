@@ -55,6 +55,10 @@ capabilities:
   value: {{ .Values.log.format }}
 - name: VMCP_POD_USER
   value: {{ .Values.podUser }}
+- name: VMCP_NPM_IMAGE
+  value: {{ .Values.serverImages.npm | quote }}
+- name: VMCP_PYPI_IMAGE
+  value: {{ .Values.serverImages.pypi | quote }}
 {{- with .Values.env }}
 {{ toYaml . }}
 {{- end }}

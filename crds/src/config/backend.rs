@@ -21,7 +21,7 @@ use super::{
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name)]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name_and_url)]
 pub struct BackendConfig {
     /// The unique name of the backend: a DNS label (lower-case letters, digits and `-`, at most 63 characters), for example `time`. By
     /// default its tools are advertised as `<name>_<tool>`.
@@ -30,11 +30,11 @@ pub struct BackendConfig {
     pub name: String,
     /// The URL of its endpoint, for example `http://time.tools.svc:8000/mcp`. With `transport: sse`, the URL of its stream, for example
     /// `http://time.tools.svc:8000/sse`.
-    // Required in the resource of a server that runs already.
     #[schemars(
         length(max = 2048),
         extend("x-kubernetes-validations" = [cel::rule(&cel::is_endpoint("self"), rules::ENDPOINT_EXPECTED)])
     )]
+    // Required in the resource of a server that runs already; an MCPServer has no such field.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
     /// A program that the gateway runs, instead of `url`, and its arguments, for example `[uvx, mcp-server-git, --repository, /repo]`. It speaks MCP on its
@@ -281,11 +281,9 @@ impl Default for BackendConfig {
     }
 }
 
-/// Makes `name` a required field of the file.
-fn require_name(schema: &mut Schema) {
-    if let Some(Json::Array(required)) = schema.get_mut("required") {
-        required.insert(0, Json::from("name"));
-    }
+/// Makes `name` and `url` required fields of the file.
+fn require_name_and_url(schema: &mut Schema) {
+    schema.insert("required".to_owned(), json!(["name", "url"]));
 }
 
 /// Matches a name that an override may give a tool.

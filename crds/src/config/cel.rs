@@ -22,6 +22,15 @@ const PATH: &str = "[!$-;=?-_a-z|~]*";
 #[cfg(feature = "k8s")]
 const DNS_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
+/// Matches an image reference: `[registry/]path[:tag][@digest]`.
+#[cfg(feature = "k8s")]
+const IMAGE: &str = r"^([a-zA-Z0-9._-]+(:[0-9]+)?/|\\[[0-9a-fA-F:.]+\\](:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(@[a-zA-Z0-9_][a-zA-Z0-9+._-]*:[0-9a-fA-F]+)?$";
+
+/// What an image reference must look like, for messages.
+#[cfg(feature = "k8s")]
+pub(crate) const IMAGE_EXPECTED: &str =
+    "image must be an image reference, for example registry.example/team/gateway:1.2";
+
 /// What the name of an object must look like, for messages.
 #[cfg(feature = "k8s")]
 pub(crate) const OBJECT_NAME_EXPECTED: &str = "must be the name of an object: lower-case letters, digits, '-' and '.', beginning and ending with a letter or digit";
@@ -87,6 +96,12 @@ pub(crate) fn is_dns_name(value: &str) -> String {
     format!("{value}.matches('{DNS_NAME}')")
 }
 
+/// The expression that is true if `value` is the reference of a container image.
+#[cfg(feature = "k8s")]
+pub(crate) fn is_image(value: &str) -> String {
+    format!("{value}.matches('{IMAGE}') && !{value}.contains('..')")
+}
+
 /// Removes the rule with this message from the schema of a struct. A custom resource has it elsewhere.
 #[cfg(feature = "k8s")]
 pub(crate) fn remove_rule(schema: &mut schemars::Schema, message: &str) {
@@ -95,6 +110,22 @@ pub(crate) fn remove_rule(schema: &mut schemars::Schema, message: &str) {
         .and_then(|object| object.get_mut("x-kubernetes-validations"));
     if let Some(Json::Array(rules)) = rules {
         rules.retain(|rule| rule["message"] != message);
+    }
+}
+
+/// Removes the rules about the properties `names` from the schema of a struct that does not have them.
+#[cfg(feature = "k8s")]
+pub(crate) fn remove_rules_about(schema: &mut schemars::Schema, names: &[&str]) {
+    let rules = schema
+        .as_object_mut()
+        .and_then(|object| object.get_mut("x-kubernetes-validations"));
+    let mentions = |rule: &Json, name: &str| {
+        let words = rule["rule"].as_str().unwrap_or_default();
+        let is_end = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric());
+        words.split(&format!("self.{name}")).skip(1).any(is_end)
+    };
+    if let Some(Json::Array(rules)) = rules {
+        rules.retain(|rule| !names.iter().any(|name| mentions(rule, name)));
     }
 }
 

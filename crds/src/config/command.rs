@@ -28,6 +28,15 @@ impl ProcessMode {
             Self::Shared => "shared",
         }
     }
+
+    /// The mode's name as an option of the bridge.
+    #[must_use]
+    pub fn as_option(self) -> &'static str {
+        match self {
+            Self::PerSession => "per-session",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 /// The source of an environment variable of a server: a variable of the gateway, a file, or the configuration itself. A secret value is

@@ -17,6 +17,8 @@ pub const MAX_URL: usize = 2048;
 pub const MAX_PATH: usize = 256;
 /// Maximum length of a virtual server's name: derived names such as `vmcp-<name>` of the Service must fit into 63 characters.
 pub const MAX_SERVER_NAME: usize = 52;
+/// Maximum length of a server's name: `mcp-<name>` of the Service must fit into 63 characters.
+pub const MAX_MCP_SERVER_NAME: usize = 59;
 
 /// Maximum number of characters of a value that a message repeats.
 const MAX_QUOTED_CHARS: usize = 64;
@@ -66,6 +68,19 @@ pub fn server_name(text: &str) -> Result<(), String> {
         valid,
         text,
         "at most 52 characters and no dots: the Service is named vmcp-<name>",
+    )
+}
+
+/// Checks the name of a server that the operator runs.
+///
+/// # Errors
+/// When the names derived from `text` would not be valid.
+pub fn mcp_server_name(text: &str) -> Result<(), String> {
+    let valid = text.len() <= MAX_MCP_SERVER_NAME && !text.contains('.') && object_name(text).is_ok();
+    check(
+        valid,
+        text,
+        "at most 59 characters and no dots: the Service is named mcp-<name>",
     )
 }
 

@@ -5,7 +5,7 @@ use kube::{CustomResource, KubeSchema, ResourceExt as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{MCPServerEntry, label_selector};
+use super::{GroupRef, MCPServer, MCPServerEntry, label_selector};
 
 /// Maximum number of members in the status of a group. The count covers all members.
 pub const MAX_MEMBERS: usize = 100;
@@ -56,24 +56,42 @@ pub struct MCPGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub description: Option<String>,
-    /// Labels of the MCPServerEntries that belong to the group, in addition to those that name it in their `groupRef`. So an entry can be
-    /// in several groups. `{}` selects every entry of the namespace. Default: none.
+    /// Labels of the MCPServers and MCPServerEntries that belong to the group, in addition to those that name it in their `groupRef`. So a
+    /// server can be in several groups. `{}` selects all of the namespace. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "label_selector::schema")]
     pub selector: Option<LabelSelector>,
 }
 
+/// A resource that can be a member of a group.
+pub trait GroupMember: kube::Resource {
+    /// The group that it names.
+    fn group_ref(&self) -> Option<&GroupRef>;
+}
+
+impl GroupMember for MCPServerEntry {
+    fn group_ref(&self) -> Option<&GroupRef> {
+        self.spec.group_ref.as_ref()
+    }
+}
+
+impl GroupMember for MCPServer {
+    fn group_ref(&self) -> Option<&GroupRef> {
+        self.spec.group_ref.as_ref()
+    }
+}
+
 impl MCPGroup {
-    /// Whether `entry`, in the same namespace, belongs to the group.
+    /// Whether `member`, in the same namespace, belongs to the group.
     #[must_use]
-    pub fn has_member(&self, entry: &MCPServerEntry) -> bool {
-        let named = entry.spec.group_ref.as_ref();
+    pub fn has_member<M: GroupMember>(&self, member: &M) -> bool {
+        let named = member.group_ref();
         named.is_some_and(|group| group.name == self.name_any())
             || self
                 .spec
                 .selector
                 .as_ref()
-                .is_some_and(|selector| label_selector::selects(selector, entry.labels()))
+                .is_some_and(|selector| label_selector::selects(selector, member.labels()))
     }
 }
 
@@ -102,7 +120,7 @@ pub struct MCPGroupStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObservedMember {
-    /// The name of the MCPServerEntry.
+    /// The name of the MCPServer or MCPServerEntry.
     pub name: String,
     /// Why a VirtualMCPServer leaves the member out, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]

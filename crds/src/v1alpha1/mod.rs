@@ -7,13 +7,19 @@
     reason = "KubeSchema copies each type, with its visibility, into a function"
 )]
 
+mod backend_references;
 mod child_metadata;
 mod endpoint_spec;
 pub mod field_rules;
 mod incoming_auth_spec;
 mod label_selector;
 mod mcp_group;
+mod mcp_server;
 mod mcp_server_entry;
+mod mcp_server_network_policy;
+mod mcp_server_package;
+mod mcp_server_status;
+mod mcp_server_transport;
 mod operational_spec;
 mod pod_template;
 mod reference;
@@ -26,12 +32,20 @@ mod virtual_mcp_server;
 mod workload_spec;
 mod yaml;
 
+pub use backend_references::{BackendTlsSpec, HeaderSpec};
 pub use endpoint_spec::{
     EndpointTls, HttpRouteSpec, MCP_PATH, ParentRef, RouteTimeouts, ServiceMonitorSettings,
 };
 pub use incoming_auth_spec::{IncomingAuthSpec, OidcSpec};
-pub use mcp_group::{MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
-pub use mcp_server_entry::{BackendTlsSpec, HeaderSpec, MCPServerEntry, MCPServerEntrySpec};
+pub use mcp_group::{GroupMember, MAX_MEMBERS, MCPGroup, MCPGroupSpec, MCPGroupStatus, ObservedMember};
+pub use mcp_server::{
+    BRIDGE_ADMIN_PORT, DEFAULT_SERVER_PORT, MAX_SERVER_REPLICAS, MCPServer, MCPServerSpec, SERVER_PREFIX,
+};
+pub use mcp_server_entry::{MCPServerEntry, MCPServerEntrySpec};
+pub use mcp_server_network_policy::ServerNetworkPolicySpec;
+pub use mcp_server_package::PackageRef;
+pub use mcp_server_status::{LastExit, MCPServerStatus, ServerPhase};
+pub use mcp_server_transport::ServerTransport;
 pub use operational_spec::OperationalSpec;
 pub use pod_template::PodTemplate;
 pub use reference::{CaBundleRef, ConfigMapKeyRef, GroupRef, SecretKeyRef};
@@ -57,7 +71,7 @@ pub const VERSION: &str = "v1alpha1";
 /// Prefix of the names of a virtual server's objects, before the name of the virtual server.
 pub const CHILD_PREFIX: &str = "vmcp-";
 
-/// Condition types of a virtual server; a group has only `Ready`. They are part of the API: users wait for them and alert on them.
+/// Condition types of a virtual server and of a server; a group has only `Ready`. They are part of the API: users wait for them and alert on them.
 pub mod condition_type {
     /// The gateway serves the spec, and every ready pod has loaded the current configuration.
     pub const READY: &str = "Ready";
@@ -88,7 +102,13 @@ pub mod condition_type {
     /// Sessions are stored in memory, but there is more than one replica.
     pub const SESSION_STORAGE_WARNING: &str = "SessionStorageWarning";
 
-    /// All types. A condition of another type belongs to another writer.
+    /// At least one pod of a server is ready. Only of an MCPServer.
+    pub const AVAILABLE: &str = "Available";
+
+    /// All types of a server.
+    pub const OF_SERVER: [&str; 5] = [READY, RECONCILING, STALLED, CONFIG_VALID, AVAILABLE];
+
+    /// All types of a virtual server. A condition of another type belongs to another writer.
     pub const ALL: [&str; 14] = [
         READY,
         RECONCILING,

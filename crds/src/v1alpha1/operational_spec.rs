@@ -25,8 +25,8 @@ pub struct OperationalSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = range::IDLE_TIMEOUT.cel()))]
     pub idle_timeout: Option<Duration>,
-    /// Time limits of connections and calls to backends. An MCPServerEntry can set other limits in its own `timeouts`. A terminating pod
-    /// waits for running calls as long as the longest limit of a call, so a change of `call` replaces the pods.
+    /// Time limits of connections and calls to backends. An MCPServer or MCPServerEntry can set other limits in its own `timeouts`. A
+    /// terminating pod waits for running calls as long as the longest limit of a call, so a change of `call` replaces the pods.
     #[serde(default, skip_serializing_if = "is_default")]
     pub timeouts: Timeouts,
 }

@@ -71,7 +71,7 @@ pub struct VirtualMCPServerSpec {
     #[serde(default, skip_serializing_if = "is_default")]
     pub incoming_auth: IncomingAuthSpec,
     /// The fields of the gateway's own configuration that running pods take without a restart, except those in `operational`, and the
-    /// backends, which the MCPServerEntries of the group describe.
+    /// backends, which the MCPServers and MCPServerEntries of the group describe.
     #[serde(flatten)]
     #[schemars(schema_with = "without_operational_fields")]
     pub hot: HotConfig,
@@ -81,10 +81,7 @@ pub struct VirtualMCPServerSpec {
     /// Image of the gateway, for example `registry.example/team/gateway:1.2`. Default: the operator's default image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
-    #[x_kube(
-        validation = Rule::new("self.matches('^([a-zA-Z0-9._-]+(:[0-9]+)?/|\\\\[[0-9a-fA-F:.]+\\\\](:[0-9]+)?/)?[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127})?(@[a-zA-Z0-9_][a-zA-Z0-9+._-]*:[0-9a-fA-F]+)?$') && !self.contains('..')")
-            .message("image must be an image reference, for example registry.example/team/gateway:1.2")
-    )]
+    #[x_kube(validation = Rule::new(cel::is_image("self")).message(cel::IMAGE_EXPECTED))]
     pub image: Option<String>,
     /// Secrets with the credentials for pulling the images of the pods.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

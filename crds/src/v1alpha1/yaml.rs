@@ -3,12 +3,17 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt as _;
 
-use super::{MCPGroup, MCPServerEntry, VirtualMCPServer, structural_schema};
+use super::{MCPGroup, MCPServer, MCPServerEntry, VirtualMCPServer, structural_schema};
 
 /// All CustomResourceDefinitions.
 #[must_use]
-pub fn definitions() -> [CustomResourceDefinition; 3] {
-    let mut definitions = [MCPGroup::crd(), MCPServerEntry::crd(), VirtualMCPServer::crd()];
+pub fn definitions() -> [CustomResourceDefinition; 4] {
+    let mut definitions = [
+        MCPGroup::crd(),
+        MCPServerEntry::crd(),
+        VirtualMCPServer::crd(),
+        MCPServer::crd(),
+    ];
     definitions.iter_mut().for_each(structural_schema::adapt);
     definitions
 }

@@ -19,8 +19,10 @@ use vmcp_crds::v1alpha1::{EndpointTls, SECRETS_DIR, SecretKeyRef, VirtualMCPServ
 
 use super::config::STARTUP_FILE;
 use super::grace_period::grace_seconds;
+use super::pod_template_rules::GATEWAY;
 use super::secret_volume::{SECRETS_VOLUME, secret_volume};
 use super::{ConfigFiles, Inputs, labels, metadata, names, pod_template};
+use crate::workload::Workload;
 
 /// Port of the MCP endpoint, for clients.
 pub const MCP_PORT: u16 = 4483;
@@ -44,9 +46,9 @@ const TLS_DIR: &str = "/etc/vmcp/tls";
 const CERTIFICATE_KEYS: [&str; 2] = ["tls.crt", "tls.key"];
 
 /// User and group id of the container: `nonroot` in the usual minimal images.
-const USER_ID: i64 = 65532;
+pub(super) const USER_ID: i64 = 65532;
 /// Number of old ReplicaSets to keep for rollbacks. Each also keeps its start-up ConfigMap.
-const REVISION_HISTORY_LIMIT: i32 = 2;
+pub(super) const REVISION_HISTORY_LIMIT: i32 = 2;
 
 /// The Deployment. Without `spec.replicas`, or if that is ignored, it does not set the replica count, which then belongs to an autoscaler or a user.
 pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Deployment {
@@ -59,17 +61,22 @@ pub(super) fn deployment(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Depl
                 match_labels: Some(labels::selector(server)),
                 match_expressions: None,
             },
-            strategy: Some(DeploymentStrategy {
-                type_: Some("RollingUpdate".to_owned()),
-                rolling_update: Some(RollingUpdateDeployment {
-                    max_surge: Some(IntOrString::Int(1)),
-                    max_unavailable: Some(IntOrString::Int(0)),
-                }),
-            }),
+            strategy: Some(rolling_update()),
             template: template(server, inputs),
             ..DeploymentSpec::default()
         },
         status: None,
+    }
+}
+
+/// Replaces pods one by one, and never leaves fewer than the wanted number.
+pub(super) fn rolling_update() -> DeploymentStrategy {
+    DeploymentStrategy {
+        type_: Some("RollingUpdate".to_owned()),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(0)),
+        }),
     }
 }
 
@@ -99,17 +106,7 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(grace_seconds(server, inputs.files)),
-            security_context: Some(PodSecurityContext {
-                run_as_non_root: Some(true),
-                run_as_user: user,
-                run_as_group: user,
-                fs_group: user,
-                seccomp_profile: Some(SeccompProfile {
-                    type_: "RuntimeDefault".to_owned(),
-                    localhost_profile: None,
-                }),
-                ..PodSecurityContext::default()
-            }),
+            security_context: Some(pod_security(user)),
             topology_spread_constraints: Some(vec![
                 spread(server, "kubernetes.io/hostname"),
                 spread(server, "topology.kubernetes.io/zone"),
@@ -120,9 +117,37 @@ fn template(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> PodTemplateSpec {
         }),
     };
     if let Some(more) = &server.spec.pod_template {
-        pod_template::merge(&mut template, more);
+        pod_template::merge(&mut template, more, &GATEWAY);
     }
     template
+}
+
+/// Security settings of the pods. `user` is the fixed user id, if the cluster does not choose one.
+pub(super) fn pod_security(user: Option<i64>) -> PodSecurityContext {
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        run_as_user: user,
+        run_as_group: user,
+        fs_group: user,
+        seccomp_profile: Some(SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
+        ..PodSecurityContext::default()
+    }
+}
+
+/// Security settings of every container.
+pub(super) fn container_security() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
+        ..SecurityContext::default()
+    }
 }
 
 fn default_resources() -> ResourceRequirements {
@@ -155,15 +180,7 @@ fn container(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Container {
         liveness_probe: Some(probe("/livez", 10, 3)),
         readiness_probe: Some(probe("/readyz", 2, 2)),
         resources: Some(server.spec.resources.clone().unwrap_or_else(default_resources)),
-        security_context: Some(SecurityContext {
-            allow_privilege_escalation: Some(false),
-            read_only_root_filesystem: Some(true),
-            capabilities: Some(Capabilities {
-                drop: Some(vec!["ALL".to_owned()]),
-                add: None,
-            }),
-            ..SecurityContext::default()
-        }),
+        security_context: Some(container_security()),
         volume_mounts: Some(volume_mounts(server, inputs)),
         ..Container::default()
     }
@@ -308,7 +325,7 @@ fn volumes(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Vec<Volume> {
     volumes
 }
 
-fn port(name: &str, port: u16) -> ContainerPort {
+pub(super) fn port(name: &str, port: u16) -> ContainerPort {
     ContainerPort {
         name: Some(name.to_owned()),
         container_port: i32::from(port),
@@ -317,7 +334,7 @@ fn port(name: &str, port: u16) -> ContainerPort {
     }
 }
 
-fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+pub(super) fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
             path: Some(path.to_owned()),
@@ -331,7 +348,7 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
     }
 }
 
-fn mount(volume: &str, path: &str) -> VolumeMount {
+pub(super) fn mount(volume: &str, path: &str) -> VolumeMount {
     VolumeMount {
         name: volume.to_owned(),
         mount_path: path.to_owned(),
@@ -341,7 +358,7 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
 }
 
 /// Spreads the pods of one revision over `topology_key`, as far as the cluster allows.
-fn spread(server: &VirtualMCPServer, topology_key: &str) -> TopologySpreadConstraint {
+pub(super) fn spread<W: Workload>(server: &W, topology_key: &str) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         topology_key: topology_key.to_owned(),
         max_skew: 1,
@@ -355,7 +372,7 @@ fn spread(server: &VirtualMCPServer, topology_key: &str) -> TopologySpreadConstr
     }
 }
 
-fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+pub(super) fn quantities(pairs: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
     pairs
         .iter()
         .map(|(name, value)| ((*name).to_owned(), Quantity((*value).to_owned())))

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::VirtualMCPServer;
 
-/// Label: the name of the virtual server that an object belongs to.
+use crate::workload::Workload;
+
+/// Label: the name of the virtual server, or of the server, that an object belongs to.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
-/// Label: the application. It is [`GATEWAY`] for all gateways.
+/// Label: the application. It is [`GATEWAY`] for all gateways, and [`MCP_SERVER`] for all servers.
 pub const NAME: &str = "app.kubernetes.io/name";
 /// Label: the operator that created the object. It is always [`OPERATOR`].
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -16,8 +17,10 @@ pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Label: the configuration part that a ConfigMap holds, `startup` or `hot`.
 pub const CONFIG: &str = "vmcp.dev/config-part";
 
-/// The value of [`NAME`].
+/// The value of [`NAME`] for the objects of a virtual server.
 pub const GATEWAY: &str = "vmcp-gateway";
+/// The value of [`NAME`] for the objects of a server.
+pub const MCP_SERVER: &str = "mcp-server";
 /// The value of [`MANAGED_BY`].
 pub const OPERATOR: &str = "vmcp-operator";
 
@@ -47,28 +50,28 @@ pub const REFUSED_ROTATION: &str = "vmcp.dev/refused-session-key-rotation";
 /// Label selector for the objects that the operator created.
 pub const MANAGED_SELECTOR: &str = "app.kubernetes.io/managed-by=vmcp-operator";
 
-/// The labels of every object of a virtual server.
+/// The labels of every object of a virtual server, or of a server.
 #[must_use]
-pub fn all(server: &VirtualMCPServer) -> BTreeMap<String, String> {
+pub fn all<W: Workload>(server: &W) -> BTreeMap<String, String> {
     let mut labels = selector(server);
     labels.insert(MANAGED_BY.to_owned(), OPERATOR.to_owned());
-    labels.insert(COMPONENT.to_owned(), "gateway".to_owned());
+    labels.insert(COMPONENT.to_owned(), W::COMPONENT.to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "vmcp".to_owned());
     labels
 }
 
-/// The labels that select the pods of a virtual server. They must never change: a Deployment's selector is immutable.
+/// The labels that select the pods of a virtual server, or of a server. They must never change: a Deployment's selector is immutable.
 #[must_use]
-pub fn selector(server: &VirtualMCPServer) -> BTreeMap<String, String> {
+pub fn selector<W: Workload>(server: &W) -> BTreeMap<String, String> {
     BTreeMap::from([
-        (NAME.to_owned(), GATEWAY.to_owned()),
+        (NAME.to_owned(), W::APPLICATION.to_owned()),
         (INSTANCE.to_owned(), server.name_any()),
     ])
 }
 
 /// [`selector`] in the API's text form, for example `a=b,c=d`.
 #[must_use]
-pub fn selector_text(server: &VirtualMCPServer) -> String {
+pub fn selector_text<W: Workload>(server: &W) -> String {
     let pairs = selector(server);
     let pairs: Vec<String> = pairs
         .iter()

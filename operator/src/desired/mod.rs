@@ -9,9 +9,11 @@ mod disruption_budget;
 mod grace_period;
 mod http_route;
 pub mod labels;
+pub mod mcp_server;
 pub mod names;
 mod network_policy;
 pub mod pod_template;
+pub mod pod_template_rules;
 mod secret_volume;
 mod service;
 mod service_account;
@@ -23,15 +25,16 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Resource as _;
 use vmcp_crds::v1alpha1::{SecretFile, VirtualMCPServer};
 
 use crate::optional_kinds::{HTTPRoute, ServiceMonitor};
+use crate::workload::Workload;
 
-pub use backend::{Backend, SecretProblem};
+pub use backend::{Backend, Member, MemberKind, SecretProblem};
 pub use config::{ConfigFiles, ConfigRenderError, config_files};
 pub(crate) use deployment::ADMIN_PORT;
 pub use deployment::MCP_PORT;
+pub use pod_template_rules::PodTemplateRules;
 
 /// Everything that the objects depend on besides the virtual server itself.
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +122,10 @@ pub fn children(server: &VirtualMCPServer, inputs: &Inputs<'_>) -> Children {
 
 /// The metadata of a child: its name, our labels, and an owner reference, so that it is deleted with the virtual server.
 #[must_use]
-pub fn metadata(server: &VirtualMCPServer, name: String) -> ObjectMeta {
+pub fn metadata<W: Workload>(server: &W, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
-        namespace: server.metadata.namespace.clone(),
+        namespace: server.meta().namespace.clone(),
         labels: Some(labels::all(server)),
         owner_references: server.controller_owner_ref(&()).map(|owner| vec![owner]),
         ..ObjectMeta::default()

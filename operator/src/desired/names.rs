@@ -2,14 +2,15 @@
 //! `vmcp-<name>`.
 
 use kube::ResourceExt as _;
-use vmcp_crds::v1alpha1::{CHILD_PREFIX, HttpRouteSpec, MCP_PATH, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{HttpRouteSpec, MCP_PATH, VirtualMCPServer};
 
 use super::MCP_PORT;
+use crate::workload::Workload;
 
-/// Name of the Deployment, the Service, the ServiceAccount and the PodDisruptionBudget.
+/// Name of the Deployment and the Service, and of the other objects of which there is one.
 #[must_use]
-pub fn workload(server: &VirtualMCPServer) -> String {
-    format!("{CHILD_PREFIX}{}", server.name_any())
+pub fn workload<W: Workload>(server: &W) -> String {
+    server.workload()
 }
 
 /// Name of the ConfigMap of a start-up configuration with this hash.

@@ -35,7 +35,7 @@ pub(super) fn network_policy(server: &VirtualMCPServer, spec: &NetworkPolicySpec
 }
 
 /// Allows `peers` to connect to `port`; everyone if there are none.
-fn rule(port: u16, peers: Vec<NetworkPolicyPeer>) -> NetworkPolicyIngressRule {
+pub(super) fn rule(port: u16, peers: Vec<NetworkPolicyPeer>) -> NetworkPolicyIngressRule {
     NetworkPolicyIngressRule {
         from: (!peers.is_empty()).then_some(peers),
         ports: Some(vec![NetworkPolicyPort {
@@ -47,7 +47,7 @@ fn rule(port: u16, peers: Vec<NetworkPolicyPeer>) -> NetworkPolicyIngressRule {
 }
 
 /// The pods of the operator, in any namespace.
-fn operator_pods() -> NetworkPolicyPeer {
+pub(super) fn operator_pods() -> NetworkPolicyPeer {
     NetworkPolicyPeer {
         namespace_selector: Some(LabelSelector::default()),
         pod_selector: Some(LabelSelector {

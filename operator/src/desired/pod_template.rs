@@ -1,4 +1,4 @@
-//! Merges `spec.podTemplate` into the template of the gateway pods, and rejects what would break the gateway.
+//! Merges `spec.podTemplate` into the template of the pods, and rejects what would break them.
 //!
 //! The merge is strategic: lists of objects with names, such as containers, volumes and variables, are merged by name.
 
@@ -6,18 +6,17 @@ use k8s_openapi::DeepMerge as _;
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec, Volume};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value as Json;
-use vmcp_crds::config::REDIS_PASSWORD_ENV;
 use vmcp_crds::v1alpha1::PodTemplate;
 use vmcp_crds::v1alpha1::field_rules::object_name;
 
-use super::deployment::{CONTAINER, ETC_DIR, VOLUMES};
+use super::PodTemplateRules;
 use crate::policy::is_label_text;
 
-/// Parses the template and checks its fields.
+/// Parses the template and checks its fields by `rules`.
 ///
 /// # Errors
 /// The path of the first field that is unknown or not allowed, and why.
-pub fn parse(template: &PodTemplate) -> Result<PodTemplateSpec, String> {
+pub fn parse(template: &PodTemplate, rules: &PodTemplateRules) -> Result<PodTemplateSpec, String> {
     let given = Json::Object(template.0.clone());
     let parsed: PodTemplateSpec = serde_json::from_value(given.clone())
         .map_err(|error| format!("spec.podTemplate: not a pod template: {error}"))?;
@@ -25,15 +24,36 @@ pub fn parse(template: &PodTemplate) -> Result<PodTemplateSpec, String> {
     if let Some(path) = first_unknown(&given, &known) {
         return Err(format!("spec.podTemplate{path}: unknown field of a pod template"));
     }
-    check(&parsed).map_err(|(path, why)| format!("spec.podTemplate.{path}: {why}"))?;
+    check(&parsed, rules).map_err(|(path, why)| format!("spec.podTemplate.{path}: {why}"))?;
     Ok(parsed)
 }
 
 /// Merges `template`, which [`parse`] accepts, into `base`.
-pub(super) fn merge(base: &mut PodTemplateSpec, template: &PodTemplate) {
+pub(super) fn merge(base: &mut PodTemplateSpec, template: &PodTemplate, rules: &PodTemplateRules) {
     // The reconcile has rejected a template that cannot be parsed.
-    if let Ok(template) = parse(template) {
+    if let Ok(template) = parse(template, rules) {
+        drop_replaced_handlers(base, &template, rules);
         base.merge_from(template);
+    }
+}
+
+/// Removes the probes and the lifecycle of the main container for which the template has its own: a probe with two handlers is invalid.
+fn drop_replaced_handlers(base: &mut PodTemplateSpec, template: &PodTemplateSpec, rules: &PodTemplateRules) {
+    let is_main = |container: &&Container| container.name == rules.container;
+    let given = template
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .find(is_main);
+    let containers = base.spec.iter_mut().flat_map(|spec| &mut spec.containers);
+    let own = containers
+        .into_iter()
+        .find(|container| container.name == rules.container);
+    if let (Some(given), Some(own)) = (given, own) {
+        own.startup_probe.take_if(|_| given.startup_probe.is_some());
+        own.liveness_probe.take_if(|_| given.liveness_probe.is_some());
+        own.readiness_probe.take_if(|_| given.readiness_probe.is_some());
+        own.lifecycle.take_if(|_| given.lifecycle.is_some());
     }
 }
 
@@ -101,17 +121,17 @@ fn all_containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Contai
 
 type Refusal = (String, &'static str);
 
-fn check(template: &PodTemplateSpec) -> Result<(), Refusal> {
+fn check(template: &PodTemplateSpec, rules: &PodTemplateRules) -> Result<(), Refusal> {
     if let Some(metadata) = &template.metadata {
         check_metadata(metadata)?;
     }
     let Some(spec) = &template.spec else { return Ok(()) };
-    check_pod(spec)?;
+    check_pod(spec, rules)?;
     for volume in spec.volumes.iter().flatten() {
-        check_volume(volume)?;
+        check_volume(volume, rules)?;
     }
     for (kind, container) in all_containers(spec) {
-        check_container(kind, container)?;
+        check_container(kind, container, rules)?;
     }
     Ok(())
 }
@@ -147,23 +167,15 @@ fn is_qualified_name(key: &str, is_annotation: bool) -> bool {
     }
 }
 
-fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
+fn check_pod(spec: &PodSpec, rules: &PodTemplateRules) -> Result<(), Refusal> {
     let refused = [
         (
             spec.host_network == Some(true),
             "hostNetwork",
             "two pods on a node would need the same port",
         ),
-        (
-            spec.host_pid == Some(true),
-            "hostPID",
-            "the gateway needs no access to its node",
-        ),
-        (
-            spec.host_ipc == Some(true),
-            "hostIPC",
-            "the gateway needs no access to its node",
-        ),
+        (spec.host_pid == Some(true), "hostPID", rules.no_node_access),
+        (spec.host_ipc == Some(true), "hostIPC", rules.no_node_access),
         (
             spec.service_account_name.is_some(),
             "serviceAccountName",
@@ -180,14 +192,14 @@ fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
             "set spec.imagePullSecrets",
         ),
         (
-            spec.automount_service_account_token == Some(true),
+            spec.automount_service_account_token == Some(true) && !rules.allows_api_token,
             "automountServiceAccountToken",
             "gateway pods have no API token",
         ),
         (
-            spec.termination_grace_period_seconds.is_some(),
+            spec.termination_grace_period_seconds.is_some() && rules.grace_period_source.is_some(),
             "terminationGracePeriodSeconds",
-            "it follows from spec.operational.drainDelay and the time limits of calls",
+            rules.grace_period_source.unwrap_or_default(),
         ),
         (
             spec.restart_policy
@@ -203,28 +215,29 @@ fn check_pod(spec: &PodSpec) -> Result<(), Refusal> {
     }
 }
 
-fn check_volume(volume: &Volume) -> Result<(), Refusal> {
+fn check_volume(volume: &Volume, rules: &PodTemplateRules) -> Result<(), Refusal> {
     let path = || format!("spec.volumes[{}]", volume.name);
-    if VOLUMES.contains(&volume.name.as_str()) {
+    if rules.volumes.contains(&volume.name.as_str()) {
         return Err((path(), "the operator mounts a volume of this name"));
     }
     if volume.host_path.is_some() {
-        return Err((path(), "the gateway needs no access to its node"));
+        return Err((path(), rules.no_node_access));
     }
     let sources = volume
         .projected
         .iter()
         .flat_map(|projected| projected.sources.iter().flatten());
-    if sources
-        .into_iter()
-        .any(|source| source.service_account_token.is_some())
+    if !rules.allows_api_token
+        && sources
+            .into_iter()
+            .any(|source| source.service_account_token.is_some())
     {
         return Err((path(), "gateway pods have no API token"));
     }
     Ok(())
 }
 
-fn check_container(kind: &str, container: &Container) -> Result<(), Refusal> {
+fn check_container(kind: &str, container: &Container, rules: &PodTemplateRules) -> Result<(), Refusal> {
     let at = |field: &str| format!("spec.{kind}[{}].{field}", container.name);
     if container
         .ports
@@ -234,53 +247,37 @@ fn check_container(kind: &str, container: &Container) -> Result<(), Refusal> {
     {
         return Err((at("ports"), "a host port would allow one pod on a node only"));
     }
-    if kind != "containers" || container.name != CONTAINER {
+    if kind == "initContainers" && rules.init_containers.contains(&container.name.as_str()) {
+        return Err((at("name"), "the operator adds a container of this name"));
+    }
+    if kind != "containers" || container.name != rules.container {
         return Ok(());
     }
-    for (is_set, field, why) in [
-        (container.image.is_some(), "image", "set spec.image"),
-        (container.resources.is_some(), "resources", "set spec.resources"),
-        (container.command.is_some(), "command", "the operator sets it"),
-        (container.args.is_some(), "args", "the operator sets them"),
-        (container.ports.is_some(), "ports", "the operator sets them"),
-        (
-            container.liveness_probe.is_some(),
-            "livenessProbe",
-            "the operator sets it",
-        ),
-        (
-            container.readiness_probe.is_some(),
-            "readinessProbe",
-            "the operator sets it",
-        ),
-        (
-            container.startup_probe.is_some(),
-            "startupProbe",
-            "the operator sets it",
-        ),
-    ] {
-        if is_set {
-            return Err((at(field), why));
-        }
+    let given = serde_json::to_value(container).unwrap_or_default();
+    let refused = rules
+        .container_fields
+        .iter()
+        .find(|(field, _)| given.get(field).is_some());
+    if let Some((field, why)) = refused {
+        return Err((at(field), why));
     }
     for variable in container.env.iter().flatten() {
-        if ["POD_NAME", "POD_NAMESPACE", REDIS_PASSWORD_ENV].contains(&variable.name.as_str()) {
+        if rules.variables.contains(&variable.name.as_str()) {
             return Err((at(&format!("env[{}]", variable.name)), "the operator sets it"));
         }
     }
     for mount in container.volume_mounts.iter().flatten() {
         let path = normalized(&mount.mount_path);
         let is_below = path
-            .strip_prefix(ETC_DIR)
+            .strip_prefix(rules.directory)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let is_above = ETC_DIR
+        let is_above = rules
+            .directory
             .strip_prefix(path.as_str())
             .is_some_and(|rest| rest.starts_with('/'));
-        if is_below || is_above || VOLUMES.contains(&mount.name.as_str()) {
-            return Err((
-                at(&format!("volumeMounts[{}]", mount.mount_path)),
-                "the operator mounts the gateway's files at /etc/vmcp",
-            ));
+        if is_below || is_above || rules.volumes.contains(&mount.name.as_str()) {
+            let place = format!("volumeMounts[{}]", mount.mount_path);
+            return Err((at(&place), rules.directory_use));
         }
     }
     Ok(())
@@ -337,19 +334,28 @@ fn is_empty(value: &Json) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use vmcp_crds::config::REDIS_PASSWORD_ENV;
     use vmcp_crds::v1alpha1::definitions;
 
+    use super::super::deployment::ETC_DIR;
+    use super::super::pod_template_rules::{GATEWAY, SERVER};
     use super::*;
+
+    fn parse(template: &PodTemplate) -> Result<PodTemplateSpec, String> {
+        super::parse(template, &GATEWAY)
+    }
 
     fn template(value: Json) -> PodTemplate {
         serde_json::from_value(value).unwrap()
     }
 
-    /// What `kubectl explain --recursive` prints about `spec.podTemplate`.
+    /// What `kubectl explain --recursive` prints about `spec.podTemplate` of a VirtualMCPServer.
     fn explained() -> String {
-        let crd = definitions()
-            .into_iter()
-            .find(|crd| crd.spec.names.kind == "VirtualMCPServer");
+        explained_of("VirtualMCPServer")
+    }
+
+    fn explained_of(kind: &str) -> String {
+        let crd = definitions().into_iter().find(|crd| crd.spec.names.kind == kind);
         let schema = serde_json::to_value(&crd.unwrap().spec.versions[0].schema).unwrap();
         schema["openAPIV3Schema"]["properties"]["spec"]["properties"]["podTemplate"].to_string()
     }
@@ -527,7 +533,7 @@ mod tests {
                 ],
             },
         }));
-        merge(&mut base, &more);
+        merge(&mut base, &more, &GATEWAY);
         assert_eq!(
             serde_json::to_value(base).unwrap(),
             json!({
@@ -590,6 +596,98 @@ mod tests {
                 "spec.podTemplate.spec.volumes[v].image".to_owned(),
                 "evil".to_owned()
             )]
+        );
+    }
+
+    // What the pods of a server may not have is refused, with the field to set instead, and is in the description.
+    #[test]
+    fn template_of_server_has_rules_of_its_own() {
+        let explained = explained_of("MCPServer");
+        let mcp = |fields: Json| {
+            let mut container = json!({"name": "mcp"});
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
+            json!({"spec": {"containers": [container]}})
+        };
+        for (value, field) in [
+            (json!({"spec": {"hostNetwork": true}}), "spec.hostNetwork"),
+            (json!({"spec": {"hostPID": true}}), "spec.hostPID"),
+            (
+                json!({"spec": {"serviceAccountName": "a"}}),
+                "spec.serviceAccountName",
+            ),
+            (
+                json!({"spec": {"imagePullSecrets": [{"name": "a"}]}}),
+                "spec.imagePullSecrets",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}}),
+                "spec.volumes[a]",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "vmcp", "emptyDir": {}}]}}),
+                "spec.volumes[vmcp]",
+            ),
+            (
+                json!({"spec": {"initContainers": [{"name": "bridge"}]}}),
+                "spec.initContainers[bridge].name",
+            ),
+            (mcp(json!({"image": "a"})), "spec.containers[mcp].image"),
+            (
+                mcp(json!({"env": [{"name": "A", "value": "b"}]})),
+                "spec.containers[mcp].env",
+            ),
+            (
+                mcp(json!({"securityContext": {"privileged": true}})),
+                "spec.containers[mcp].securityContext",
+            ),
+            (
+                mcp(json!({"ports": [{"containerPort": 1}]})),
+                "spec.containers[mcp].ports",
+            ),
+            (
+                mcp(json!({"volumeMounts": [{"name": "a", "mountPath": "/vmcp"}]})),
+                "spec.containers[mcp].volumeMounts[/vmcp]",
+            ),
+        ] {
+            let error = super::parse(&template(value), &SERVER).unwrap_err();
+            assert!(
+                error.starts_with(&format!("spec.podTemplate.{field}: ")),
+                "{field}: {error}"
+            );
+            let name = field.rsplit('.').next().unwrap();
+            let name = name.split('[').next().unwrap();
+            let is_named = ["initContainers", "volumes", "volumeMounts", "name"].contains(&name);
+            assert!(
+                is_named || explained.contains(&format!("`{name}`")),
+                "{name} is not in {explained}"
+            );
+        }
+        for value in [
+            json!({"spec": {"automountServiceAccountToken": true, "terminationGracePeriodSeconds": 5}}),
+            mcp(
+                json!({"volumeMounts": [{"name": "data", "mountPath": "/tmp"}], "readinessProbe": {"exec": {"command": ["x"]}}}),
+            ),
+        ] {
+            super::parse(&template(value), &SERVER).unwrap();
+        }
+    }
+
+    // The handler of a probe is replaced as a whole.
+    #[test]
+    fn probe_of_template_replaces_default() {
+        let mut base: PodTemplateSpec = serde_json::from_value(json!({"spec": {"containers": [{
+            "name": "mcp", "readinessProbe": {"tcpSocket": {"port": 1}, "periodSeconds": 2}, "livenessProbe": {"tcpSocket": {"port": 1}},
+        }]}}))
+        .unwrap();
+        let probe = json!({"httpGet": {"path": "/healthz", "port": 1}});
+        let more = json!({"spec": {"containers": [{"name": "mcp", "readinessProbe": probe}]}});
+        merge(&mut base, &template(more), &SERVER);
+        assert_eq!(
+            serde_json::to_value(base.spec.unwrap().containers).unwrap(),
+            json!([{"name": "mcp", "readinessProbe": probe, "livenessProbe": {"tcpSocket": {"port": 1}}}])
         );
     }
 }

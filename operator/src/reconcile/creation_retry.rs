@@ -18,15 +18,16 @@ use crate::desired::labels;
 use crate::error::Error;
 use crate::server_state::ServerState;
 use crate::status::creation_failure;
+use crate::workload::Workload;
 
 /// Time between two changes of the annotation. The attempts of Kubernetes are as frequent at first.
 const INTERVAL: Duration = Duration::from_secs(15);
 /// The field manager of the annotation.
 const MANAGER: &str = "vmcp-operator-retry";
 
-impl Reconciler<'_> {
+impl<W: Workload> Reconciler<'_, W> {
     /// Changes the annotation while pods cannot be created, at most once in [`INTERVAL`].
-    pub(super) async fn retry_pod_creation(&self, state: &mut ServerState) -> Result<(), Error> {
+    pub(super) async fn retry_pod_creation(&self, state: &mut ServerState<W::Status>) -> Result<(), Error> {
         let has_failed = self
             .replica_sets(state)
             .iter()

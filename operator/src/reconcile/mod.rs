@@ -1,7 +1,8 @@
-//! The reconcile of one virtual server: resolve, render, apply, observe, write the status.
+//! The reconcile of one virtual server, and of one server: resolve, render, apply, observe, write the status.
 
 mod children;
 mod creation_retry;
+mod mcp_server;
 mod observed;
 mod optional_children;
 mod pods;
@@ -19,12 +20,15 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde_json::json;
 use vmcp_crds::condition::find;
 use vmcp_crds::v1alpha1::{
-    MCPGroup, MCPServerEntry, ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus, condition_type,
+    MCPGroup, MCPServer, MCPServerEntry, ObservedBackendState, VirtualMCPServer, VirtualMCPServerStatus,
+    condition_type,
 };
 
 use crate::api_server::{NamespacedObject, ObjectApi, ObjectName};
 use crate::apply::FIELD_MANAGER;
 use crate::backoff::Backoff;
+use crate::desired::mcp_server::ServerImages;
+use crate::desired::pod_template_rules::GATEWAY;
 use crate::desired::{self, Backend, Children, ConfigFiles, Inputs, labels, names, pod_template};
 use crate::error::Error;
 use crate::event_recorder::EventRecorder;
@@ -35,13 +39,15 @@ use crate::pod_user::PodUsers;
 use crate::policy::Policy;
 use crate::resolve::{self, SecretResolution};
 use crate::secret_values::SecretReader;
-use crate::server_state::{ServerState, ServerStates};
+use crate::server_state::{McpServerStates, ServerState, ServerStates};
 use crate::session_keys::KeyChange;
 use crate::spec_validation;
 use crate::status::{self, ApplyFailure, Observed, SecretsState};
 use crate::status_client::{GatewayPod, StatusClient};
 use crate::watch::ReflectorStores;
+use crate::workload::Workload;
 
+pub use mcp_server::reconcile_mcp_server;
 pub use optional_children::OptionalChild;
 
 /// Requeue delay while pods have not loaded the rendered configuration yet.
@@ -63,18 +69,22 @@ pub struct Context {
     pub stores: ReflectorStores,
     /// Client for the status of gateway pods.
     pub status_client: StatusClient,
-    /// The gateway image for specs without one.
-    pub default_image: String,
+    /// The images that the operator brings: the gateway's for specs without one, and those of packages.
+    pub images: ServerImages,
     /// The images and Secrets that specs may name.
     pub policy: Policy,
     /// Whether pods name a fixed user id, for each namespace.
     pub pod_users: PodUsers,
     /// The installation that this process belongs to.
     pub installation: String,
-    /// State that is kept between reconciles.
+    /// State that is kept between reconciles of virtual servers.
     pub server_states: Arc<ServerStates>,
-    /// The retry delays of failed reconciles.
+    /// State that is kept between reconciles of servers.
+    pub mcp_server_states: Arc<McpServerStates>,
+    /// The retry delays of failed reconciles of virtual servers.
     pub backoff: Arc<Backoff>,
+    /// The retry delays of failed reconciles of servers.
+    pub mcp_server_backoff: Arc<Backoff<MCPServer>>,
     /// The metrics of this process.
     pub metrics: Metrics,
     /// Publishes Kubernetes Events.
@@ -93,7 +103,7 @@ pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> 
     let mut state = state.lock().await;
     let reconciler = Reconciler {
         context: &context,
-        server: &server,
+        server: &*server,
         namespace: server.namespace().unwrap_or_default(),
     };
     reconciler.forget_watched_writes(&mut state);
@@ -109,10 +119,10 @@ pub async fn reconcile(server: Arc<VirtualMCPServer>, context: Arc<Context>) -> 
     result
 }
 
-/// One reconcile of one virtual server.
-struct Reconciler<'a> {
+/// One reconcile of one virtual server, or of one server.
+struct Reconciler<'a, W = VirtualMCPServer> {
     context: &'a Context,
-    server: &'a VirtualMCPServer,
+    server: &'a W,
     namespace: String,
 }
 
@@ -242,7 +252,7 @@ impl Reconciler<'_> {
             .await?;
         let inputs = Inputs {
             files,
-            default_image: &self.context.default_image,
+            default_image: &self.context.images.gateway,
             password_mac: password_mac.map(|mac| mac.or_live(live_mac())),
             secret_files: &secrets.files,
             has_fixed_user,
@@ -303,15 +313,10 @@ impl Reconciler<'_> {
         health
             .refusal::<MCPGroup>()
             .or_else(|| health.refusal::<MCPServerEntry>())
+            .or_else(|| health.refusal::<MCPServer>())
             .or_else(|| health.refusal::<Secret>())
             .or_else(|| health.refusal::<ConfigMap>())
             .or_else(|| health.refusal::<Deployment>())
-    }
-
-    /// The right that is missing to watch what the Deployment's controller creates.
-    fn refused_workload(&self) -> Option<String> {
-        let health = &self.context.stores.health;
-        health.refusal::<ReplicaSet>().or_else(|| health.refusal::<Pod>())
     }
 
     fn render(&self, backends: &[Backend]) -> Result<ConfigFiles, String> {
@@ -351,7 +356,7 @@ impl Reconciler<'_> {
 
     /// Validates `spec.podTemplate`, and checks it against the policy.
     fn rejected_pod_template(&self) -> Option<RejectedSpec> {
-        let template = match pod_template::parse(self.server.spec.pod_template.as_ref()?) {
+        let template = match pod_template::parse(self.server.spec.pod_template.as_ref()?, &GATEWAY) {
             Ok(template) => template,
             Err(message) => {
                 return Some(RejectedSpec {
@@ -373,14 +378,10 @@ impl Reconciler<'_> {
         let old = self.current_status(state);
         let deployment = self.deployment(state);
         let error_text = findings.error.as_ref().map(ToString::to_string);
-        let not_owned = |stalled| move |message| ApplyFailure::NotOwned { message, stalled };
-        let apply_failure = match &findings.error {
-            Some(Error::BeingDeleted { .. }) => error_text.as_deref().map(not_owned(false)),
-            Some(Error::NotOwned { is_temporary, .. }) => error_text.as_deref().map(not_owned(!is_temporary)),
-            Some(error) if error.is_rejection() => error_text.as_deref().map(ApplyFailure::Refused),
-            _ => error_text.as_deref().map(ApplyFailure::Failed),
-        };
-        let installation_conflict = state.installation_conflict.message(&self.context.installation);
+        let apply_failure = apply_failure(findings.error.as_ref(), error_text.as_deref());
+        let installation_conflict = state
+            .installation_conflict
+            .message(&self.context.installation, &VirtualMCPServer::kind(&()));
         let no_config = String::new();
         let rejected_pod_template = self.rejected_pod_template();
         let overriding_autoscaler = self.overriding_autoscaler(state);
@@ -437,10 +438,7 @@ impl Reconciler<'_> {
     /// Reports the finalizers of others that keep a deleted virtual server. The garbage collector deletes the children through their owner
     /// references.
     async fn report_termination(&self, state: &mut ServerState) -> Result<Action, Error> {
-        let finalizers = self.server.finalizers().iter().map(String::as_str);
-        let finalizers: Vec<&str> = finalizers
-            .filter(|name| !GARBAGE_COLLECTOR_FINALIZERS.contains(name))
-            .collect();
+        let finalizers = self.foreign_finalizers();
         if !finalizers.is_empty() {
             let old = self.current_status(state);
             let generation = self.server.metadata.generation;
@@ -452,34 +450,52 @@ impl Reconciler<'_> {
         }
         Ok(Action::await_change())
     }
+}
+
+impl<W: Workload> Reconciler<'_, W> {
+    /// The right that is missing to watch what the Deployment's controller creates.
+    fn refused_workload(&self) -> Option<String> {
+        let health = &self.context.stores.health;
+        health.refusal::<ReplicaSet>().or_else(|| health.refusal::<Pod>())
+    }
 
     /// Writes the status and publishes Events for its transitions, if it has changed.
     async fn write_status(
         &self,
-        state: &mut ServerState,
-        old: &VirtualMCPServerStatus,
-        status: &VirtualMCPServerStatus,
+        state: &mut ServerState<W::Status>,
+        old: &W::Status,
+        status: &W::Status,
     ) -> Result<(), Error> {
         if status == old {
             return Ok(());
         }
         let body = json!({
-            "apiVersion": VirtualMCPServer::api_version(&()),
-            "kind": VirtualMCPServer::kind(&()),
+            "apiVersion": W::api_version(&()),
+            "kind": W::kind(&()),
             "metadata": {"name": self.server.name_any(), "uid": self.server.uid()},
             "status": status,
         });
         let name = ObjectName::parse(&self.server.name_any())?;
         let written = self
-            .objects::<VirtualMCPServer>()?
+            .objects::<W>()?
             .apply_status(&name, FIELD_MANAGER, &body)
             .await?;
-        self.context.metrics.record_apply("VirtualMCPServer/status");
+        self.context
+            .metrics
+            .record_apply(&format!("{}/status", W::kind(&())));
         state.written_status = Some((written.resource_version().unwrap_or_default(), status.clone()));
-        for event in events::transitions(&old.conditions, &status.conditions) {
+        for event in events::transitions(W::conditions(old), W::conditions(status)) {
             self.publish_event(&event).await;
         }
         Ok(())
+    }
+
+    /// The finalizers of other controllers, which keep a deleted resource.
+    fn foreign_finalizers(&self) -> Vec<&str> {
+        let finalizers = self.server.finalizers().iter().map(String::as_str);
+        finalizers
+            .filter(|name| !GARBAGE_COLLECTOR_FINALIZERS.contains(name))
+            .collect()
     }
 
     fn objects<K: NamespacedObject>(&self) -> Result<ObjectApi<K>, Error> {
@@ -497,6 +513,17 @@ impl Reconciler<'_> {
                 "failed to publish event"
             );
         }
+    }
+}
+
+/// How the status reports `error`, of which `text` is the message.
+fn apply_failure<'a>(error: Option<&Error>, text: Option<&'a str>) -> Option<ApplyFailure<'a>> {
+    let not_owned = |stalled| move |message| ApplyFailure::NotOwned { message, stalled };
+    match error {
+        Some(Error::BeingDeleted { .. }) => text.map(not_owned(false)),
+        Some(Error::NotOwned { is_temporary, .. }) => text.map(not_owned(!is_temporary)),
+        Some(error) if error.is_rejection() => text.map(ApplyFailure::Refused),
+        _ => text.map(ApplyFailure::Failed),
     }
 }
 

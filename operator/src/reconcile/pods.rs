@@ -18,14 +18,15 @@ use crate::error::Error;
 use crate::owner;
 use crate::server_state::ServerState;
 use crate::status_client::{GatewayPod, is_running};
+use crate::workload::Workload;
 
 /// The field manager of the annotation with the MAC of mounted values.
 const SECRETS_MANAGER: &str = "vmcp-operator-secrets";
 
-impl Reconciler<'_> {
-    /// The gateway pods: those that are owned by this server's Deployment through a ReplicaSet. Labels alone are not enough: anyone who
-    /// can create pods can set them, and the operator sends the status token to these pods.
-    pub(super) fn pods(&self, state: &ServerState) -> Vec<Arc<Pod>> {
+impl<W: Workload> Reconciler<'_, W> {
+    /// The pods: those that are owned by this server's Deployment through a ReplicaSet. Labels alone are not enough: anyone who
+    /// can create pods can set them, and the operator sends the status token of a virtual server to these pods.
+    pub(super) fn pods(&self, state: &ServerState<W::Status>) -> Vec<Arc<Pod>> {
         let sets = self.replica_sets(state);
         let sets: Vec<String> = sets.iter().filter_map(|set| set.uid()).collect();
         let mut pods = self.labeled_objects(&self.context.stores.pods);
@@ -34,7 +35,7 @@ impl Reconciler<'_> {
     }
 
     /// The ReplicaSets that are owned by this server's Deployment.
-    pub(super) fn replica_sets(&self, state: &ServerState) -> Vec<Arc<ReplicaSet>> {
+    pub(super) fn replica_sets(&self, state: &ServerState<W::Status>) -> Vec<Arc<ReplicaSet>> {
         let deployment = self.deployment(state);
         let Some(deployment) = deployment.filter(|found| owner::is_controlled_by(&**found, self.server))
         else {
@@ -44,7 +45,9 @@ impl Reconciler<'_> {
         sets.retain(|set| is_controlled(&set.metadata, deployment.uid().as_slice()));
         sets
     }
+}
 
+impl Reconciler<'_> {
     /// Nudges the pods whose hot configuration is not `hash`. Returns whether a pod has had the maximum number of nudges.
     pub(super) async fn nudge_outdated_pods(
         &self,

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
-use vmcp_crds::v1alpha1::ObservedBackend;
+use vmcp_crds::v1alpha1::{ObservedBackend, VirtualMCPServer};
 
 use super::rollout::{NO_PROGRESS, is_deadline_exceeded, rollout};
 use super::{ApplyFailure, Observed, SecretsState, backends, gateway_conditions, remedy};
 use crate::backoff;
 use crate::desired::ConfigFiles;
 use crate::status_client::GatewayPod;
+use crate::workload::Workload as _;
 
 /// Maximum number of pods that a message names.
 const MAX_NAMED_PODS: usize = 3;
@@ -67,21 +68,8 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
             message: message.to_owned(),
         };
     }
-    match observed.apply_failure {
-        Some(ApplyFailure::Refused(message)) => {
-            let remedy = remedy::for_refused_object(message);
-            let message = remedy.map_or_else(|| message.to_owned(), |remedy| format!("{message}; {remedy}"));
-            return waiting("ApplyRefused", with_retry(&message));
-        }
-        Some(ApplyFailure::Failed(message)) => return waiting("ApplyFailed", with_retry(message)),
-        Some(ApplyFailure::NotOwned { message, stalled }) => {
-            return Assessment {
-                phase: if stalled { Phase::Stalled } else { Phase::Waiting },
-                reason: "ChildNotOwned",
-                message: message.to_owned(),
-            };
-        }
-        None => {}
+    if let Some(obstacle) = apply_obstacle(observed.apply_failure) {
+        return obstacle;
     }
     let Some(deployment) = observed.deployment else {
         return waiting(
@@ -98,6 +86,7 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
                 observed.replica_sets,
                 observed.pods,
                 unready,
+                VirtualMCPServer::POD,
             )
         })
         .or_else(|| config_rollout(observed.gateways, observed.pods, files))
@@ -106,6 +95,23 @@ pub(super) fn assess(observed: &Observed<'_>, observed_backends: Option<&[Observ
             reason: "Serving",
             message: serving_message(members.len(), observed_backends.unwrap_or_default()),
         })
+}
+
+/// The obstacle if an object could not be applied.
+pub(super) fn apply_obstacle(failure: Option<ApplyFailure<'_>>) -> Option<Assessment> {
+    Some(match failure? {
+        ApplyFailure::Refused(message) => {
+            let remedy = remedy::for_refused_object(message);
+            let message = remedy.map_or_else(|| message.to_owned(), |remedy| format!("{message}; {remedy}"));
+            waiting("ApplyRefused", with_retry(&message))
+        }
+        ApplyFailure::Failed(message) => waiting("ApplyFailed", with_retry(message)),
+        ApplyFailure::NotOwned { message, stalled } => Assessment {
+            phase: if stalled { Phase::Stalled } else { Phase::Waiting },
+            reason: "ChildNotOwned",
+            message: message.to_owned(),
+        },
+    })
 }
 
 /// The obstacle while no pod reaches its session store.

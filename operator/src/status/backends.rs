@@ -94,7 +94,7 @@ fn name_some<'a>(reasons: impl Iterator<Item = (&'a Backend, &'a str)>) -> (usiz
     let named: Vec<String> = all
         .iter()
         .take(MAX_NAMED_BACKENDS)
-        .map(|(member, reason)| format!("MCPServerEntry {}: {}", member.config.name, shorten(reason)))
+        .map(|(member, reason)| format!("{} {}: {}", member.kind, member.config.name, shorten(reason)))
         .collect();
     (all.len(), named.join("; "))
 }

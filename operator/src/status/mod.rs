@@ -1,7 +1,8 @@
-//! Derives the status of a virtual server, its conditions and counts, from what was observed. Pure functions.
+//! Derives the status of a virtual server, and of a server, from what was observed: conditions and counts. Pure functions.
 
 mod backends;
 mod gateway_conditions;
+mod mcp_server;
 mod optional;
 mod remedy;
 mod rollout;
@@ -22,6 +23,7 @@ use crate::reconcile::OptionalChild;
 use crate::status_client::GatewayPod;
 use assessment::{Assessment, Phase};
 
+pub use mcp_server::{ObservedServer, Rejection, derive_server, derive_terminating_server};
 pub(crate) use rollout::creation_failure;
 
 /// Everything that the status is derived from.
@@ -182,11 +184,25 @@ pub fn derive_terminating(
         reason: "Terminating",
         message,
     };
-    let updates: Vec<ConditionUpdate> = [Some(ready(&assessment)), progress(&assessment)]
+    VirtualMCPServerStatus {
+        observed_generation: generation,
+        conditions: with_assessment(&assessment, &old.conditions, generation, now),
+        ..old.clone()
+    }
+}
+
+/// The conditions `old`, with those that follow from `assessment`.
+fn with_assessment(
+    assessment: &Assessment,
+    old: &[Condition],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let updates: Vec<ConditionUpdate> = [Some(ready(assessment)), progress(assessment)]
         .into_iter()
         .flatten()
         .collect();
-    let mut conditions = merge(&old.conditions, &updates, generation, now);
+    let mut conditions = merge(old, &updates, generation, now);
     let is_replaced = |condition: &Condition| {
         let replaced = [
             condition_type::READY,
@@ -195,13 +211,9 @@ pub fn derive_terminating(
         ];
         replaced.contains(&condition.type_.as_str())
     };
-    let others = old.conditions.iter().filter(|condition| !is_replaced(condition));
+    let others = old.iter().filter(|condition| !is_replaced(condition));
     conditions.extend(others.cloned());
-    VirtualMCPServerStatus {
-        observed_generation: generation,
-        conditions,
-        ..old.clone()
-    }
+    conditions
 }
 
 /// Whether the reconcile got as far as asking the pods for their status.

@@ -1,4 +1,4 @@
-//! Names the field of the VirtualMCPServer that a user can set about a failure, recognized by the words of Kubernetes and of registries.
+//! Names the field of the resource that a user can set about a failure, recognized by the words of Kubernetes and of registries.
 
 /// Words of registries and of the kubelet about an image that needs credentials, or other ones.
 const NEEDS_CREDENTIALS: [&str; 6] = [
@@ -9,6 +9,8 @@ const NEEDS_CREDENTIALS: [&str; 6] = [
     "no basic auth credentials",
     "forbidden",
 ];
+/// Words of container runtimes about a program that the image does not have.
+const NO_PROGRAM: [&str; 2] = ["executable file not found", "no such file or directory: unknown"];
 /// Words of the API server about requests and limits: of a LimitRange, and of a ResourceQuota.
 const ABOUT_RESOURCES: [&str; 5] = [
     "usage per ",
@@ -26,10 +28,19 @@ pub(super) fn for_image_pull(words: &str) -> Option<&'static str> {
         .then_some("if the registry needs credentials, name their Secret in spec.imagePullSecrets")
 }
 
+/// What to do about a container that cannot be started, of which `words` is the reason.
+pub(super) fn for_container_start(words: &str) -> Option<&'static str> {
+    if words.contains("no command specified") {
+        return Some("the image has no entrypoint: name the program in spec.command");
+    }
+    contains_any(words, &NO_PROGRAM)
+        .then_some("the image does not have this program: correct spec.command, or use another image")
+}
+
 /// What to do about a pod that cannot be created, of which `words` is the reason.
 pub(super) fn for_pod_creation(words: &str) -> Option<&'static str> {
     contains_any(words, &ABOUT_RESOURCES)
-        .then_some("spec.resources sets the requests and limits of the gateway")
+        .then_some("spec.resources sets the requests and limits of the container")
 }
 
 /// What to do about an object that the API server has refused, of which `message` names the kind and the reason.
@@ -41,7 +52,7 @@ pub(super) fn for_refused_object(message: &str) -> Option<&'static str> {
         return None;
     }
     if message.contains(".resources.") {
-        Some("spec.resources sets the requests and limits of the gateway")
+        Some("spec.resources sets the requests and limits of the container")
     } else if message.contains("spec.template.") {
         Some("spec.podTemplate sets further fields of the pods")
     } else {
@@ -76,6 +87,19 @@ mod tests {
         for words in ["x/y:z: not found", "dial tcp: connection refused"] {
             assert_eq!(for_image_pull(words), None, "{words}");
         }
+    }
+
+    // The words are those of containerd.
+    #[test]
+    fn container_without_program_leads_to_command() {
+        for words in [
+            "CreateContainerError: failed to generate container spec: no command specified",
+            "RunContainerError: exec: \"weather\": executable file not found in $PATH: unknown",
+            "RunContainerError: exec: \"/app/weather\": stat /app/weather: no such file or directory: unknown",
+        ] {
+            assert!(names(for_container_start(words), "spec.command"), "{words}");
+        }
+        assert_eq!(for_container_start("secret \"a\" not found"), None);
     }
 
     // The words are those of the API server 1.35.

@@ -1,4 +1,4 @@
-//! What keeps the Deployment of the gateway pods from completing its rollout, as `Ready` reports it.
+//! What keeps a Deployment from completing its rollout, as `Ready` reports it.
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet, ReplicaSetCondition};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -20,13 +20,14 @@ const STARTING_REASONS: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
 /// The obstacle in the rollout of the Deployment, if it is not complete. `replica_sets` and `pods` are those of the Deployment, and
 /// `applied_generation` is its generation after the operator's last apply. `unready` gives what a running pod says that is not ready, if it says
-/// why.
+/// why. `noun` is what one of the pods is called.
 pub(super) fn rollout<S, P>(
     deployment: &Deployment,
     applied_generation: Option<i64>,
     replica_sets: &[S],
     pods: &[P],
     unready: impl FnOnce() -> Option<String>,
+    noun: &str,
 ) -> Option<Assessment>
 where
     S: AsRef<ReplicaSet>,
@@ -68,7 +69,7 @@ where
         ));
     }
     obstacle.or_else(|| {
-        let wanted = count(usize::try_from(wanted).unwrap_or(0), "gateway pod");
+        let wanted = count(usize::try_from(wanted).unwrap_or(0), noun);
         let mut message = format!("waiting for {wanted}: {updated} updated, {available} available");
         if let Some(unready) = unready() {
             message.push_str(&format!("; {unready}"));
@@ -212,7 +213,8 @@ fn container_problem(container: &ContainerStatus, is_init: bool) -> Option<Strin
         _ => format!("{reason}: {words}"),
     };
     let is_pull = ["ErrImagePull", "ImagePullBackOff"].contains(&reason);
-    let remedy = as_clause(remedy::for_image_pull(&words).filter(|_| is_pull));
+    let remedy = remedy::for_image_pull(&words).filter(|_| is_pull);
+    let remedy = as_clause(remedy.or_else(|| remedy::for_container_start(&words)));
     Some(format!("{}{remedy}", one_line(&words, MAX_MESSAGE_CHARS)))
 }
 

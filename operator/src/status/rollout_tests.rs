@@ -38,7 +38,7 @@ fn pod_with_container(name: &str, states: &Json) -> Box<Pod> {
 }
 
 fn assess(deployment: &Deployment, sets: &[Box<ReplicaSet>], pods: &[Box<Pod>]) -> Assessment {
-    rollout::rollout(deployment, None, sets, pods, || None).unwrap()
+    rollout::rollout(deployment, None, sets, pods, || None, "gateway pod").unwrap()
 }
 
 fn assess_pods(pods: &[Box<Pod>]) -> (&'static str, String) {
@@ -222,7 +222,15 @@ fn unready_pod_is_quoted_where_nothing_else_stops_it() {
     let quote = || Some("a cannot use Redis: wrong password".to_owned());
     let progressing = deployment(&json!({}), &json!([]));
     let message = |deployment: &Deployment, pods: &[Box<Pod>]| {
-        let found = rollout::rollout(deployment, None, &[] as &[Box<ReplicaSet>], pods, quote).unwrap();
+        let found = rollout::rollout(
+            deployment,
+            None,
+            &[] as &[Box<ReplicaSet>],
+            pods,
+            quote,
+            "gateway pod",
+        )
+        .unwrap();
         (found.reason, found.message)
     };
     assert_eq!(
@@ -260,6 +268,7 @@ fn unobserved_change_of_others_is_no_rollout() {
             &[] as &[Box<ReplicaSet>],
             &[] as &[Box<Pod>],
             || None,
+            "gateway pod",
         );
         found.map(|found| found.message)
     };

@@ -3,12 +3,13 @@
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value as Json, json};
-use vmcp_crds::v1alpha1::{MCPGroup, MCPServerEntry, VirtualMCPServer};
+use vmcp_crds::v1alpha1::{MCPGroup, MCPServer, MCPServerEntry, VirtualMCPServer};
 use vmcp_external::requires;
 
 use crate::harness::Harness;
 use crate::rejected_entries::rejected_entries;
-use crate::rejected_resources::{ENTRY, GROUP, SERVER, rejected_servers};
+use crate::rejected_mcp_servers::rejected_mcp_servers;
+use crate::rejected_resources::{ENTRY, GROUP, MCP_SERVER, SERVER, rejected_servers};
 
 /// Resources that use every kind of field, and are valid.
 fn accepted() -> Vec<(&'static str, Json)> {
@@ -121,6 +122,49 @@ fn accepted() -> Vec<(&'static str, Json)> {
                 },
             }),
         ),
+        (
+            MCP_SERVER,
+            json!({
+                "image": "registry.example:5000/weather@sha256:0", "command": ["python", "-m", "weather"], "args": ["--verbose", ""],
+                "env": [
+                    {"name": "A", "value": "b"},
+                    {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "weather", "key": "token"}}},
+                ],
+                "envFrom": [{"configMapRef": {"name": "weather"}}], "transport": "stdio", "port": 3000,
+                "processes": "perSession", "maxProcesses": 8, "idleTimeout": "10m", "replicas": 3,
+                "resources": {"limits": {"memory": "2Gi"}},
+                "podTemplate": {"spec": {
+                    "nodeSelector": {"disk": "ssd"}, "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+                    "containers": [{"name": "mcp", "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
+                }},
+                "imagePullSecrets": [{"name": "registry"}], "serviceAccountName": "weather",
+                "securityContext": {"runAsUser": 1000, "readOnlyRootFilesystem": false},
+                "networkPolicy": {
+                    "clients": [{"podSelector": {"matchLabels": {"app": "agent"}}}], "monitoring": [{"namespaceSelector": {}}],
+                    "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": [{"port": 443}]}],
+                },
+                "prefix": "w-", "timeouts": {"call": "10m"}, "sessionState": "disposable", "catalog": "perSession",
+                "maxAnswerBytes": 1_048_576, "passHeaders": ["X-Tenant"], "headers": {"X-Region": {"value": "eu"}},
+                "tools": {"allow": ["get_*"]}, "prompts": {"allow": ["a"]}, "resourceFilters": {"deny": ["file:///etc/*"]},
+                "breaker": {"failures": 0}, "concurrency": {"limit": 1}, "health": {"interval": "1m"},
+            }),
+        ),
+        (
+            MCP_SERVER,
+            json!({"npm": {"package": "@modelcontextprotocol/server-memory", "version": "2026.1.0"}, "args": ["--x"]}),
+        ),
+        (
+            MCP_SERVER,
+            json!({"pypi": {"package": "mcp-server-git"}, "processes": "shared"}),
+        ),
+        (
+            MCP_SERVER,
+            json!({
+                "image": "weather", "transport": "streamable-http", "port": 9483, "path": "/v1/mcp?x=y",
+                "tls": {"caBundleRef": {"configMapKeyRef": {"name": "ca", "key": "ca.crt"}}},
+                "networkPolicy": {"enabled": false}, "sharedSession": true,
+            }),
+        ),
         (ENTRY, json!({"url": "http://one", "sharedSession": true})),
         (
             ENTRY,
@@ -133,6 +177,7 @@ fn accepted() -> Vec<(&'static str, Json)> {
 pub(crate) fn resource(kind: &str, name: &str, spec: &Json) -> Json {
     let mut whole = match kind {
         GROUP => json!({}),
+        MCP_SERVER => json!({"groupRef": {"name": "group"}}),
         ENTRY => json!({"groupRef": {"name": "group"}, "url": "http://time:8000/mcp"}),
         _ => json!({"groupRef": {"name": "group"}}),
     };
@@ -157,6 +202,10 @@ pub(crate) async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json
             let answer: Result<MCPServerEntry, _> = entries.patch(name, &parameters, &patch).await;
             answer.map(drop)
         }
+        MCP_SERVER => {
+            let mcp_servers = harness.api::<MCPServer>();
+            mcp_servers.patch(name, &parameters, &patch).await.map(drop)
+        }
         _ => {
             let answer: Result<VirtualMCPServer, _> = servers.patch(name, &parameters, &patch).await;
             answer.map(drop)
@@ -170,7 +219,7 @@ pub(crate) async fn apply(harness: &Harness, kind: &str, name: &str, spec: &Json
 #[tokio::test]
 async fn bad_resource_is_rejected_with_field_and_message() {
     let harness = Harness::without_operator("bad").await;
-    let table = [rejected_servers(), rejected_entries()].concat();
+    let table = [rejected_servers(), rejected_entries(), rejected_mcp_servers()].concat();
     assert!(table.len() >= 40, "{}", table.len());
     let mut wrong = Vec::new();
     for (kind, spec, field, expected) in table {

@@ -69,6 +69,13 @@ fn every_documented_condition_is_in_a_test() {
         untested.is_empty(),
         "no test waits for these conditions of docs/kubernetes.md: {untested:#?}"
     );
+    // Those of a server.
+    let of_servers = documented_conditions(&page, "Servers that the operator runs");
+    assert!(of_servers.len() > 15, "{of_servers:?}");
+    for (type_, status, reason) in of_servers {
+        let wait = format!("\"{type_}\",\"{status}\",\"{reason}\"");
+        assert!(tests.contains(&wait), "no test waits for {wait} of an MCPServer");
+    }
     // Those of a group are waited for together with its members.
     let of_groups = documented_conditions(&page, "Servers in several groups");
     assert_eq!(of_groups.len(), 3, "{of_groups:?}");

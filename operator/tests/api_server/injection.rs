@@ -10,7 +10,7 @@ use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value as Json, json};
 use vmcp_cluster::ApiServer;
-use vmcp_crds::v1alpha1::field_rules;
+use vmcp_crds::v1alpha1::{PackageRef, field_rules};
 use vmcp_external::process::Process;
 use vmcp_external::requires;
 
@@ -61,7 +61,7 @@ struct Field {
     allows: fn(&str) -> bool,
 }
 
-const FIELDS: [Field; 20] = [
+const FIELDS: [Field; 24] = [
     server("/spec/groupRef/name", |text| {
         field_rules::object_name(text).is_ok()
     }),
@@ -114,6 +114,24 @@ const FIELDS: [Field; 20] = [
         pointer: "/spec/description",
         allows: |_| true,
     },
+    mcp_server("/spec/image", |text| field_rules::image(text).is_ok()),
+    mcp_server("/spec/serviceAccountName", |text| {
+        field_rules::object_name(text).is_ok()
+    }),
+    mcp_server("/spec/npm/package", |text| {
+        let package = PackageRef {
+            package: text.to_owned(),
+            version: None,
+        };
+        package.check_npm().is_ok()
+    }),
+    mcp_server("/spec/npm/version", |text| {
+        let package = PackageRef {
+            package: "a".to_owned(),
+            version: Some(text.to_owned()),
+        };
+        package.check_npm().is_ok()
+    }),
     // The API server's own rule for names is as strict as ours.
     server("/metadata/name", |_| false),
 ];
@@ -129,6 +147,14 @@ const fn server(pointer: &'static str, allows: fn(&str) -> bool) -> Field {
 const fn entry(pointer: &'static str, allows: fn(&str) -> bool) -> Field {
     Field {
         kind: "MCPServerEntry",
+        pointer,
+        allows,
+    }
+}
+
+const fn mcp_server(pointer: &'static str, allows: fn(&str) -> bool) -> Field {
+    Field {
+        kind: "MCPServer",
         pointer,
         allows,
     }
@@ -154,6 +180,8 @@ fn object(name: &str, field: &Field, text: &str) -> Json {
                 "headers": {"X-Key": {"secretKeyRef": {"name": "canary", "key": "canary"}}},
                 "tls": {"clientCertificateRef": {"name": "canary"}},
             }),
+            "MCPServer" if field.pointer.contains("/npm/") => json!({"npm": {"package": "a", "version": "1"}}),
+            "MCPServer" => json!({"image": "a", "command": ["a"], "serviceAccountName": "a"}),
             _ => json!({"description": "x"}),
         },
     });
@@ -257,10 +285,10 @@ fn operator(server: &ApiServer) -> Process {
     Process::start("operator", &command).unwrap()
 }
 
-/// The `Ready` conditions of all virtual servers, by name.
+/// The `Ready` conditions of all virtual servers and servers, by name.
 fn conditions(server: &ApiServer) -> BTreeMap<String, Json> {
     let list = server
-        .kubectl(["get", "vmcp", "-n", "hostile", "-o", "json"])
+        .kubectl(["get", "vmcp,mcps", "-n", "hostile", "-o", "json"])
         .unwrap();
     let list: Json = serde_json::from_str(&list).unwrap();
     let ready = |item: &Json| {
@@ -287,6 +315,7 @@ fn assert_only_valid_requests(server: &ApiServer, accepted: &[String]) {
         let of_server = |server: &String| {
             let rest = name
                 .strip_prefix("vmcp-")
+                .or_else(|| name.strip_prefix("mcp-"))
                 .and_then(|name| name.strip_prefix(server));
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
         };
@@ -306,7 +335,7 @@ fn assert_only_valid_requests(server: &ApiServer, accepted: &[String]) {
         if matches!(request.verb.as_str(), "get" | "list" | "watch") {
             continue;
         }
-        let own = ["virtualmcpservers", "mcpgroups", "events"]
+        let own = ["virtualmcpservers", "mcpgroups", "mcpservers", "events"]
             .iter()
             .any(|kind| parts.contains(kind));
         let child = parts.last().is_some_and(|name| is_child(name));
@@ -384,8 +413,8 @@ async fn hostile_string_of_older_object_sends_no_request() {
         })
         .await;
         match (field.kind, (field.allows)(text)) {
-            ("VirtualMCPServer", false) => rejected.push((name, field, text)),
-            ("VirtualMCPServer", true) => accepted.push(name),
+            ("VirtualMCPServer" | "MCPServer", false) => rejected.push((name, field, text)),
+            ("VirtualMCPServer" | "MCPServer", true) => accepted.push(name),
             _ => {}
         }
     }

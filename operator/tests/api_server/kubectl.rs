@@ -13,6 +13,12 @@ async fn kubectl_lists_and_explains_the_kinds() {
     harness.apply_group(&["time"]).await;
     harness.apply_server(json!({})).await;
     harness
+        .apply_mcp_server("weather", json!({"npm": {"package": "weather"}}))
+        .await;
+    harness
+        .wait_for_server_condition("weather", "Ready", "False", "DeploymentProgressing")
+        .await;
+    harness
         .wait_for_condition("Ready", "False", "DeploymentProgressing")
         .await;
     let get = |kind: &str| {
@@ -23,6 +29,7 @@ async fn kubectl_lists_and_explains_the_kinds() {
     for name in [
         "virtualmcpserver.vmcp.dev/x",
         "mcpgroup.vmcp.dev/group",
+        "mcpserver.vmcp.dev/weather",
         "mcpserverentry.vmcp.dev/time",
     ] {
         assert!(all.contains(name), "{name} is not in {all}");
@@ -31,6 +38,7 @@ async fn kubectl_lists_and_explains_the_kinds() {
         ("vmcp", "NAME READY REASON REPLICAS BACKENDS TOOLS URL AGE"),
         ("mcpg", "NAME READY REASON MEMBERS DESCRIPTION AGE"),
         ("mcpentry", "NAME GROUP URL AGE"),
+        ("mcps", "NAME READY REASON REPLICAS TOOLS RESTARTS URL PHASE AGE"),
     ] {
         let table = get(short);
         let header: Vec<&str> = table
@@ -56,7 +64,15 @@ async fn kubectl_lists_and_explains_the_kinds() {
             "mcpentry.spec.tls.caBundleRef",
             "PEM certificates that are trusted",
         ),
-        ("mcpg.spec.selector", "Labels of the MCPServerEntries"),
+        (
+            "mcpg.spec.selector",
+            "Labels of the MCPServers and MCPServerEntries",
+        ),
+        ("mcps.spec.command", "The program to start"),
+        (
+            "mcps.spec.podTemplate.spec.containers.image",
+            "`spec.image` of the MCPServer",
+        ),
     ] {
         // The API server describes a new kind shortly after it serves it.
         eventually(&format!("{field} is explained"), async || {

@@ -14,6 +14,7 @@
 //! | the Redis password is only referenced, and its change rolls the pods | `secrets`, `bad_resources` for the rules of the schema |
 //! | user ids follow the namespace | `openshift` |
 //! | pods that terminate or belong to others do not count | `owned_pods` |
+//! | a server that the operator runs is a backend once a pod is ready | `mcp_server` |
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it cannot go on")]
 
@@ -47,6 +48,9 @@ mod injection;
 mod kubectl;
 mod leadership;
 mod malformed_response;
+mod mcp_server;
+mod mcp_server_conditions;
+mod mcp_server_objects;
 mod memory;
 mod missing_kinds;
 mod missing_rights;
@@ -57,6 +61,7 @@ mod owned_pods;
 mod policy;
 mod process;
 mod rejected_entries;
+mod rejected_mcp_servers;
 mod rejected_resources;
 mod replicas;
 mod requests;

@@ -34,7 +34,7 @@ async fn missing_kind_is_named_until_it_is_installed() {
         admin_address(&operator)
     })
     .await;
-    eventually("/readyz names the three kinds", async || {
+    eventually("/readyz names the kinds", async || {
         let (head, body) = request(&address, "readyz").await;
         let names = |kind| body.contains(&format!("does not have {kind}.vmcp.dev"));
         let is_complete = KINDS.iter().all(names) && body.lines().all(|line| line.contains(REMEDY));
@@ -42,7 +42,7 @@ async fn missing_kind_is_named_until_it_is_installed() {
     })
     .await;
     let (_, metrics) = request(&address, "metrics").await;
-    for kind in ["VirtualMCPServer", "MCPGroup", "MCPServerEntry"] {
+    for kind in ["VirtualMCPServer", "MCPGroup", "MCPServer", "MCPServerEntry"] {
         let series = format!(
             "vmcp_operator_watch_failures_total{{namespace=\"{}\",kind=\"{kind}\"}}",
             harness.namespace
@@ -50,14 +50,14 @@ async fn missing_kind_is_named_until_it_is_installed() {
         assert!(metrics.contains(&series), "{metrics}");
     }
 
-    // With the other two kinds, the status of the virtual server names the third.
+    // With the other kinds, the status of the virtual server names the missing one.
     harness
-        .install_kinds(&server, &["virtualmcpservers", "mcpgroups"])
+        .install_kinds(&server, &["virtualmcpservers", "mcpgroups", "mcpservers"])
         .await;
     harness.apply_group(&[]).await;
     harness.apply_server(json!({})).await;
     harness.wait_for_condition("Ready", "False", "WatchRefused").await;
-    // Until the operator has tried the other two again, they are named too.
+    // Until the operator has tried the others again, they are named too.
     let named = "does not have mcpserverentries.vmcp.dev (kind MCPServerEntry) in the version v1alpha1: ";
     harness.wait_for_words("Ready", named).await;
     harness.wait_for_words("Ready", REMEDY).await;

@@ -4,6 +4,7 @@ use serde_json::{Value as Json, json};
 
 pub(crate) const SERVER: &str = "VirtualMCPServer";
 pub(crate) const ENTRY: &str = "MCPServerEntry";
+pub(crate) const MCP_SERVER: &str = "MCPServer";
 pub(crate) const GROUP: &str = "MCPGroup";
 
 /// An invalid resource: its kind, its spec without what is always required, the field that the message names, and a part of the message.

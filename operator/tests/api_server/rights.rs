@@ -30,6 +30,12 @@ const PURPOSES: &[(&str, &str, &str)] = &[
     ),
     ("vmcp.dev/mcpgroups/status", "patch", "the members of a group"),
     ("vmcp.dev/mcpserverentries", "list watch", "the backends"),
+    ("vmcp.dev/mcpservers", "list watch", "the servers to run"),
+    (
+        "vmcp.dev/mcpservers/status",
+        "patch",
+        "their conditions and addresses",
+    ),
     (
         "configmaps",
         "list watch",
@@ -237,6 +243,12 @@ async fn use_all(harness: &Harness) {
             "apiVersion": "vmcp.dev/v1alpha1", "kind": "MCPServerEntry", "metadata": {"name": "weather"},
             "spec": {"groupRef": {"name": "group"}, "url": "https://weather:8000/mcp", "tls": {"caBundleRef": bundle}},
         }))
+        .await;
+    harness
+        .apply_mcp_server("files", json!({"npm": {"package": "files"}}))
+        .await;
+    harness
+        .wait_for_server_condition("files", "Ready", "False", "DeploymentProgressing")
         .await;
     let mut spec = reachable();
     spec["replicas"] = json!(2);

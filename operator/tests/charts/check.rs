@@ -63,7 +63,7 @@ fn check_fails_until_operator_works_and_after_its_death() {
     };
     install("vmcp-crds", &[]);
     server
-        .wait_until_served(&["virtualmcpservers", "mcpgroups", "mcpserverentries"])
+        .wait_until_served(&["virtualmcpservers", "mcpgroups", "mcpservers", "mcpserverentries"])
         .unwrap();
     assert_fails(&check(pod, &user), "cannot list VirtualMCPServer");
 

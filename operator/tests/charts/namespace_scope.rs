@@ -53,7 +53,7 @@ fn roles_of_watched_namespaces_are_enough() {
     succeeds(&[&install[..], &at].concat());
     let install = ["install", "vmcp-operator", "vmcp-operator", "--wait=false"];
     succeeds(&[&install[..], &arguments, &at].concat());
-    for kind in ["virtualmcpservers", "mcpgroups", "mcpserverentries"] {
+    for kind in ["virtualmcpservers", "mcpgroups", "mcpservers", "mcpserverentries"] {
         eventually("the kinds are served", || {
             server.kubectl(["get", kind, "-A"]).is_ok()
         });

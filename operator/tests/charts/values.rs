@@ -100,8 +100,20 @@ fn rows() -> Vec<Row> {
         (
             "env",
             r#"[{"name": "HTTPS_PROXY", "value": "http://proxy"}]"#,
-            deployment("/spec/template/spec/containers/0/env/7"),
+            deployment("/spec/template/spec/containers/0/env/9"),
             json!({"name": "HTTPS_PROXY", "value": "http://proxy"}),
+        ),
+        (
+            "serverImages.npm",
+            r#""r.example/node:1""#,
+            deployment("/spec/template/spec/containers/0/env/7"),
+            json!({"name": "VMCP_NPM_IMAGE", "value": "r.example/node:1"}),
+        ),
+        (
+            "serverImages.pypi",
+            r#""r.example/uv:1""#,
+            deployment("/spec/template/spec/containers/0/env/8"),
+            json!({"name": "VMCP_PYPI_IMAGE", "value": "r.example/uv:1"}),
         ),
         (
             "resources",

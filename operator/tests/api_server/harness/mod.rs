@@ -1,5 +1,6 @@
 //! Test harness: one namespace per test, on one API server for all tests.
 
+mod mcp_server;
 mod operator;
 mod wait;
 mod workload;
@@ -17,6 +18,7 @@ use serde_json::{Value as Json, json};
 use vmcp_cluster::ApiServer;
 use vmcp_operator::pod_user::PodUser;
 
+pub(crate) use mcp_server::message_of;
 use operator::Operator;
 pub(crate) use wait::{eventually, is_not_ready};
 
@@ -25,7 +27,7 @@ pub(crate) const OPERATOR: &str = "system:serviceaccount:vmcp-system:vmcp-operat
 /// The rights that the chart gives the operator.
 pub(crate) const RULES: &str = include_str!("../../../../charts/vmcp-operator/files/rules.yaml");
 /// The operator's kinds, in plural.
-pub(crate) const KINDS: [&str; 3] = ["virtualmcpservers", "mcpgroups", "mcpserverentries"];
+pub(crate) const KINDS: [&str; 4] = ["virtualmcpservers", "mcpgroups", "mcpservers", "mcpserverentries"];
 
 /// A namespace, and an operator that watches it.
 pub(crate) struct Harness {

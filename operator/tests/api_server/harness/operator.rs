@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use vmcp_operator::controller::{self, ControllerOptions};
+use vmcp_operator::desired::mcp_server::ServerImages;
 use vmcp_operator::metrics::Metrics;
 use vmcp_operator::policy::Policy;
 use vmcp_operator::watch::Scope;
@@ -47,7 +48,11 @@ impl Harness {
         let (stop, metrics) = (CancellationToken::new(), Metrics::default());
         let options = ControllerOptions {
             scopes: vec![Scope::Namespace(self.namespace.clone())],
-            default_image: image.to_owned(),
+            images: ServerImages {
+                gateway: image.to_owned(),
+                npm: "node:test".to_owned(),
+                pypi: "uv:test".to_owned(),
+            },
             policy,
             pod_user: self.pod_user,
             installation: installation.to_owned(),
@@ -157,7 +162,7 @@ impl Harness {
 
     /// The resource versions of all objects in the namespace that the operator writes.
     pub(crate) async fn versions(&self) -> Vec<String> {
-        let kinds = "vmcp,mcpgroups,configmaps,secrets,serviceaccounts,services,deployments,poddisruptionbudgets,pods,events.events.k8s.io";
+        let kinds = "vmcp,mcpgroups,mcpservers,networkpolicies,configmaps,secrets,serviceaccounts,services,deployments,poddisruptionbudgets,pods,events.events.k8s.io";
         let columns = "custom-columns=:kind,:metadata.name,:metadata.resourceVersion";
         let table = server().kubectl(["get", kinds, "-n", &self.namespace, "-o", columns, "--no-headers"]);
         table.unwrap().lines().map(str::to_owned).collect()

@@ -133,7 +133,7 @@ impl Harness {
         self.patch_status::<Pod>(name, &status).await;
     }
 
-    async fn patch_status<K>(&self, name: &str, status: &Json)
+    pub(super) async fn patch_status<K>(&self, name: &str, status: &Json)
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
             + Clone
