@@ -70,7 +70,7 @@ pub struct BridgedServer {
 pub struct SessionStoreStatus {
     /// `memory` or `redis`.
     pub provider: String,
-    /// Whether the last operation succeeded.
+    /// Whether operations succeed. One late response does not change it.
     pub available: bool,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -110,6 +110,9 @@ pub struct BackendStatus {
     /// The protocol era that the backend's last answer to `initialize` showed. Absent until then, and if the gateway is older than the field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub era: Option<ProtocolEra>,
+    /// The protocol revision that the last `initialize` has negotiated. Absent until then, and if the gateway is older than the field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
     /// Number of tools that the backend offers.
     pub tools: usize,
     /// Number of prompts that the backend offers.

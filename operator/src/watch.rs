@@ -37,9 +37,6 @@ use crate::watch_backoff::WatchBackoff;
 use crate::watch_health::ScopeWatchHealth;
 use crate::watched_fields::{Descendant, drop_bookkeeping, keep_name, keep_observed};
 
-/// Number of objects in one response to a list. A page is in memory as a whole before the fields that nothing reads are dropped.
-const LIST_PAGE_SIZE: u32 = 100;
-
 /// The part of the cluster that one set of watches covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
@@ -170,24 +167,27 @@ impl WatchBuilder<'_> {
     /// Objects that the operator applies. Keeps `managedFields`, which [`crate::apply`] needs.
     fn children<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
         self.reflect(
-            list_config().labels(labels::MANAGED_SELECTOR),
+            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
             owned_fields::compact,
         )
     }
 
     /// Objects that other controllers derive from ours.
     fn descendants<K: Watchable + Descendant>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(list_config().labels(labels::MANAGED_SELECTOR), keep_observed)
+        self.reflect(
+            watcher::Config::default().labels(labels::MANAGED_SELECTOR),
+            keep_observed,
+        )
     }
 
     /// Objects that others create.
     fn foreign_objects<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(list_config(), drop_bookkeeping)
+        self.reflect(watcher::Config::default(), drop_bookkeeping)
     }
 
     /// Objects of which only the name matters.
     fn names_only<K: Watchable>(&self) -> (Store<K>, BoxStream<'static, K>) {
-        self.reflect(list_config(), keep_name)
+        self.reflect(watcher::Config::default(), keep_name)
     }
 
     /// Our custom resources. Each object is deserialized separately, so that an invalid one does not hide the others.
@@ -195,7 +195,7 @@ impl WatchBuilder<'_> {
         let (store, writer) = reflector::store();
         let invalid_objects = self.invalid_objects.clone();
         let changed = self.changed.clone();
-        let events = watcher(self.api::<DeserializeGuard<K>>(), list_config())
+        let events = watcher(self.api::<DeserializeGuard<K>>(), watcher::Config::default())
             .backoff(WatchBackoff::default())
             .filter_map(move |event| {
                 future::ready(match event {
@@ -244,10 +244,6 @@ impl WatchBuilder<'_> {
         let health = self.health.clone();
         move |event| health.record(event)
     }
-}
-
-fn list_config() -> watcher::Config {
-    watcher::Config::default().page_size(LIST_PAGE_SIZE)
 }
 
 /// Logs a failed watch and drops the error. The watcher restarts it with a backoff, and a new list brings what it missed.

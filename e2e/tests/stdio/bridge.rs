@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use vmcp_crds::status::BridgeStatus;
 use vmcp_e2e::counting_session::CountingSession;
 use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::test_server::TestServer;
@@ -89,6 +90,15 @@ fn bridge_presents_the_server() -> anyhow::Result<()> {
     for _ in 0..3 {
         counting.call(bridge.mcp)?;
     }
+    // The operator reads this status.
+    let status = http_client::get(bridge.admin, "/status", &[])?;
+    let status: BridgeStatus = serde_json::from_slice(&status.body)?;
+    let described = &status.backends[0];
+    assert_eq!(described.revision.as_deref(), Some("2025-11-25"));
+    assert_eq!(
+        (described.tools, described.error.as_deref()),
+        (offered.len(), None)
+    );
     // The server has the whole environment of the bridge.
     assert!(
         marked(&mark)?.len() >= 5,

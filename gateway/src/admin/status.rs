@@ -66,6 +66,10 @@ impl Admin {
                 health: self.core.catalog().health(&name),
                 breaker: running.as_ref().map(|backend| breaker_of(backend.breaker())),
                 era,
+                revision: running
+                    .as_ref()
+                    .and_then(Backend::revision)
+                    .map(|revision| revision.as_str().to_owned()),
                 tools: offered(&state, ListKind::Tools),
                 prompts: offered(&state, ListKind::Prompts),
                 resources: offered(&state, ListKind::Resources),

@@ -1,7 +1,9 @@
 //! The protocol era of a backend, as its answers to `initialize` show it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use arc_swap::ArcSwapOption;
 use serde::Deserialize;
 use vmcp_crds::status::ProtocolEra;
 
@@ -10,22 +12,30 @@ use crate::mcp::revision::Revision;
 const LEGACY: u8 = 1;
 const MODERN: u8 = 2;
 
-/// The era that the last answer to `initialize` showed.
+/// The era that the last answer to `initialize` showed, and the revision that it negotiated.
 #[derive(Debug, Default)]
-pub(super) struct ObservedEra(AtomicU8);
+pub(super) struct ObservedEra {
+    era: AtomicU8,
+    revision: ArcSwapOption<Revision>,
+}
 
 impl ObservedEra {
     pub(super) fn get(&self) -> Option<ProtocolEra> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.era.load(Ordering::Relaxed) {
             LEGACY => Some(ProtocolEra::Legacy),
             MODERN => Some(ProtocolEra::Modern),
             _ => None,
         }
     }
 
-    /// The backend accepted `initialize`.
-    pub(super) fn note_accepted(&self) {
-        self.0.store(LEGACY, Ordering::Relaxed);
+    pub(super) fn revision(&self) -> Option<Revision> {
+        self.revision.load().as_deref().copied()
+    }
+
+    /// The backend accepted `initialize` with `revision`.
+    pub(super) fn note_accepted(&self, revision: Revision) {
+        self.era.store(LEGACY, Ordering::Relaxed);
+        self.revision.store(Some(Arc::new(revision)));
     }
 
     /// The backend refused `initialize` with the error message `body`. Only a list of revisions that are all later than the legacy era shows
@@ -34,7 +44,7 @@ impl ObservedEra {
         let named = named_revisions(body);
         let is_modern = |name: &String| name.as_str() > Revision::LATEST.as_str();
         if !named.is_empty() && named.iter().all(is_modern) {
-            self.0.store(MODERN, Ordering::Relaxed);
+            self.era.store(MODERN, Ordering::Relaxed);
         }
     }
 }
@@ -83,7 +93,7 @@ mod tests {
         }
         era.note_refusal(refusal(r#"["2026-07-28"]"#).as_bytes());
         assert_eq!(era.get(), Some(ProtocolEra::Modern));
-        era.note_accepted();
+        era.note_accepted(Revision::LATEST);
         assert_eq!(era.get(), Some(ProtocolEra::Legacy));
     }
 }

@@ -278,7 +278,7 @@ impl Attempt {
     ) -> Result<InitializeResult, BackendError> {
         let result = self.result_of(message)?;
         let (result, revision) = read_result(&result)?;
-        self.backend.inner.era.note_accepted();
+        self.backend.inner.era.note_accepted(revision);
         session.revision = revision;
         self.note_opened(&session);
         Ok(result.parse_initialize_result(session))

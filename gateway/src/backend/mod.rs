@@ -281,6 +281,12 @@ impl Backend {
         self.inner.era.get()
     }
 
+    /// The revision that its last answer to `initialize` negotiated; `None` until then.
+    #[must_use]
+    pub fn revision(&self) -> Option<Revision> {
+        self.inner.era.revision()
+    }
+
     /// Whether each client's session has its own lists.
     #[must_use]
     pub fn lists_per_session(&self) -> bool {

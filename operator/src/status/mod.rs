@@ -2,7 +2,7 @@
 
 mod backends;
 mod gateway_conditions;
-mod mcp_server;
+mod mcp_server_status;
 mod optional;
 mod remedy;
 mod rollout;
@@ -23,7 +23,7 @@ use crate::reconcile::OptionalChild;
 use crate::status_client::GatewayPod;
 use assessment::{Assessment, Phase};
 
-pub use mcp_server::{ObservedServer, Rejection, derive_server, derive_terminating_server};
+pub use mcp_server_status::{ObservedServer, Rejection, derive_server, derive_terminating_server};
 pub(crate) use rollout::creation_failure;
 
 /// Everything that the status is derived from.

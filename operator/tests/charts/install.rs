@@ -77,7 +77,7 @@ fn charts_install_upgrade_uninstall_and_keep_crds() {
             .lines()
             .filter(|name| name.ends_with("vmcp.dev"))
             .count(),
-        3,
+        4,
         "{definitions}"
     );
 }

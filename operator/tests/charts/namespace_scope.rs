@@ -76,6 +76,13 @@ fn roles_of_watched_namespaces_are_enough() {
             "everything",
             &json!({"groupRef": {"name": "tools"}}),
         );
+        apply(
+            &server,
+            namespace,
+            "MCPServer",
+            "weather",
+            &json!({"groupRef": {"name": "tools"}, "npm": {"package": "weather"}}),
+        );
     }
     for namespace in WATCHED {
         let ready = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
@@ -86,6 +93,10 @@ fn roles_of_watched_namespaces_are_enough() {
         server
             .kubectl(["get", "deployment", "vmcp-everything", "-n", namespace])
             .unwrap();
+        eventually("the operator runs the server", || {
+            let reason = server.kubectl(["get", "mcps", "weather", "-n", namespace, "-o", ready]);
+            reason.is_ok_and(|reason| reason == "DeploymentProgressing")
+        });
     }
     let holder = "jsonpath={.spec.holderIdentity}";
     let holder = server.kubectl(["get", "lease", "vmcp-operator", "-n", NAMESPACE, "-o", holder]);

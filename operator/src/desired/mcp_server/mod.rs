@@ -1,9 +1,9 @@
 //! Desired state: the Kubernetes objects of a server.
 
-mod network_policy;
 mod pod;
 mod program;
-mod service;
+mod server_network_policy;
+mod server_service;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec};
 use k8s_openapi::api::core::v1::Service;
@@ -62,8 +62,8 @@ pub fn children(server: &MCPServer, inputs: &ServerInputs<'_>) -> ServerChildren
     let has_policy = server.spec.network_policy.enabled != Some(false);
     ServerChildren {
         deployment: deployment(server, inputs),
-        service: service::service(server),
-        network_policy: has_policy.then(|| network_policy::network_policy(server)),
+        service: server_service::service(server),
+        network_policy: has_policy.then(|| server_network_policy::network_policy(server)),
     }
 }
 
