@@ -21,7 +21,7 @@ use super::{
 /// One MCP server behind the gateway.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name_and_url)]
+#[schemars(extend("x-kubernetes-validations" = backend_rules()), transform = require_name)]
 pub struct BackendConfig {
     /// The unique name of the backend: a DNS label (lower-case letters, digits and `-`, at most 63 characters), for example `time`. By
     /// default its tools are advertised as `<name>_<tool>`.
@@ -281,9 +281,9 @@ impl Default for BackendConfig {
     }
 }
 
-/// Makes `name` and `url` required fields of the file.
-fn require_name_and_url(schema: &mut Schema) {
-    schema.insert("required".to_owned(), json!(["name", "url"]));
+/// Makes `name` a required field of the file.
+fn require_name(schema: &mut Schema) {
+    schema.insert("required".to_owned(), json!(["name"]));
 }
 
 /// Matches a name that an override may give a tool.

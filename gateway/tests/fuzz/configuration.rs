@@ -11,9 +11,10 @@ use vmcp_gateway::config::Config;
 
 const REGRESSIONS: &str = "tests/fuzz/regressions/configuration.txt";
 
-const EXAMPLES: [&str; 2] = [
+const EXAMPLES: [&str; 3] = [
     include_str!("../../../examples/gateway.yaml"),
     include_str!("../../../examples/aggregation.yaml"),
+    include_str!("../../../examples/desktop.yaml"),
 ];
 
 /// One of the examples with a few mistakes.
@@ -101,9 +102,9 @@ fn words() -> impl Strategy<Value = String> {
     prop_oneof![4 => usual.prop_map(str::to_owned), 1 => "\\PC{0,8}"]
 }
 
-fn has_empty_name(config: &GatewayConfig) -> bool {
+fn has_empty_name_or_url(config: &GatewayConfig) -> bool {
     let mut backends = config.hot.iter().flat_map(|hot| &hot.backends);
-    backends.any(|backend| backend.name.is_empty())
+    backends.any(|backend| backend.name.is_empty() || (backend.url.is_empty() && backend.command.is_empty()))
 }
 
 proptest! {
@@ -114,8 +115,8 @@ proptest! {
     fn mistyped_file_is_valid_or_error_has_a_line(text in mistyped()) {
         let file = Path::new("gateway.yaml");
         match GatewayConfig::parse(&text, file) {
-            // An empty name is written as a missing one. The validation, which comes later, refuses both.
-            Ok(config) if has_empty_name(&config) => {}
+            // An empty name or URL is written as a missing one. The validation, which comes later, refuses both.
+            Ok(config) if has_empty_name_or_url(&config) => {}
             Ok(config) => {
                 // A valid configuration survives a round trip.
                 let written = serde_yaml::to_string(&config);

@@ -7,6 +7,10 @@ use vmcp_crds::v1alpha1::{MCPServerEntry, definitions};
 use super::Backend;
 use super::config::{hot, startup};
 
+/// Why no resource sets the fields of a command in the file.
+const RUNS_IN_A_POD: &str =
+    "an MCPServer has the same fields, and runs the program behind a bridge in pods of its own";
+
 /// Fields of the file that no resource sets, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("version", "the operator writes the version that it renders"),
@@ -26,6 +30,14 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ),
     ("hotFile", "the operator mounts this file"),
     ("hot.backends[].name", "it is the name of the MCPServerEntry"),
+    ("hot.backends[].command", RUNS_IN_A_POD),
+    ("hot.backends[].env{}.env", RUNS_IN_A_POD),
+    ("hot.backends[].env{}.file", RUNS_IN_A_POD),
+    ("hot.backends[].env{}.value", RUNS_IN_A_POD),
+    ("hot.backends[].workingDirectory", RUNS_IN_A_POD),
+    ("hot.backends[].processes", RUNS_IN_A_POD),
+    ("hot.backends[].maxProcesses", RUNS_IN_A_POD),
+    ("hot.backends[].idleTimeout", RUNS_IN_A_POD),
     (
         "listeners.tls.certFile",
         "the operator mounts the Secret of spec.tls.certificateRef",
