@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Map, Value as Json, json};
-use vmcp_crds::config::json_schema;
+use vmcp_crds::config::{BackendConfig, json_schema};
 use vmcp_crds::v1alpha1::{MCPServerEntry, VirtualMCPServer};
 use vmcp_operator::desired::{Backend, config_files};
 
@@ -292,8 +292,11 @@ fn specs() -> impl Strategy<Value = (Json, Vec<Json>)> {
         }
         spec
     });
-    let backend = definition("BackendConfig");
-    let entry = fields(&backend, &root, &["name", "tls", "headers"]);
+    let mut backend = definition("BackendConfig");
+    // As in the schema of an MCPServerEntry.
+    backend["required"] = json!(["url"]);
+    let without = [&["name", "tls", "headers"], &BackendConfig::COMMAND_FIELDS[..]].concat();
+    let entry = fields(&backend, &root, &without);
     let entry = (entry, rarely(headers()), rarely(tls())).prop_map(|(mut spec, headers, tls)| {
         spec["groupRef"] = json!({"name": "tools"});
         if let Some(headers) = headers {

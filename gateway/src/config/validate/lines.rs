@@ -109,7 +109,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "version: v1\nhot:\n  backends:\n    - name: a # HERE\n",
-        "hot.backends[0]",
+        "hot.backends[0].url",
     ),
     (
         "version: v1\nhot:\n  backends:\n    - {name: a, url: 'http://a'}\n    - name: b\n      url: http://b\n      tools:\n        alow: [x] # HERE\n",
