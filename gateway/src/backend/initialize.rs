@@ -22,6 +22,9 @@ use crate::runtime::truncate;
 /// How long both steps of a handshake may take together.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(20);
 
+/// How long a program may take to start and to answer. `npx` and `uvx` download a program at its first start.
+const START_DEADLINE: Duration = Duration::from_secs(90);
+
 /// The most handshakes for one session. A session lost during the handshake may mean a restart; repeated losses mean replicas without
 /// session affinity.
 const MAX_HANDSHAKES: u32 = 3;
@@ -61,6 +64,11 @@ impl Backend {
         params: &InitializeParams<'_>,
         deadline: Duration,
     ) -> Result<InitializeResult, BackendError> {
+        let deadline = if self.inner.transport.connects() {
+            deadline
+        } else {
+            deadline.max(START_DEADLINE)
+        };
         let until = Instant::now() + deadline;
         for _ in 0..MAX_HANDSHAKES {
             let mut attempt = Attempt::at(self);

@@ -35,6 +35,9 @@ const MAX_COPIED_BYTES: usize = 64 * 1024;
 const MAX_FOREIGN_LINES: u32 = 100;
 /// How often the drain checks whether the calls are complete.
 const DRAIN_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Bounds of the interval between checks whether a process is idle.
+const MIN_IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+const MAX_IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// How long the end of running calls waits for the exit code, which their errors contain.
 const EXIT_CODE_GRACE: Duration = Duration::from_millis(500);
 /// How long the supervisor may take to end the server: more than its own limits together.
@@ -56,7 +59,8 @@ struct Running {
     supervisor: Child,
     lines: LineReader<ChildStdout>,
     output: Arc<ProcessOutput>,
-    idle_timeout: Duration,
+    /// `None` for the process in which the gateway lists what the server offers: it stays.
+    idle_timeout: Option<Duration>,
     started: Instant,
     /// The number of lines in a row that were no JSON.
     foreign_lines: u32,
@@ -106,7 +110,7 @@ impl ServerProcess {
             supervisor,
             lines: LineReader::new(stdout, backend.account().clone()),
             output,
-            idle_timeout: command.idle_timeout,
+            idle_timeout: place.is_some().then_some(command.idle_timeout),
             started: Instant::now(),
             foreign_lines: 0,
         };
@@ -205,7 +209,7 @@ impl Running {
         });
         if let Some(inner) = backend.upgrade() {
             if let Some(exit) = &exit {
-                tracing::warn!(backend = %inner.name, "{exit}");
+                tracing::warn!(backend = %inner.name, reason = %exit, "server process ended");
             }
             if let Some(processes) = inner.transport.processes() {
                 processes.remove(id, exit.clone());
@@ -221,8 +225,8 @@ impl Running {
         tokio::pin!(drained);
         let mut draining = false;
         let mut drain_check = tokio::time::interval(DRAIN_CHECK_INTERVAL);
-        let idle_interval =
-            (self.idle_timeout / 4).clamp(Duration::from_millis(100), Duration::from_secs(30));
+        let idle_timeout = self.idle_timeout.unwrap_or(Duration::MAX);
+        let idle_interval = (idle_timeout / 4).clamp(MIN_IDLE_CHECK_INTERVAL, MAX_IDLE_CHECK_INTERVAL);
         let mut idle_check = tokio::time::interval(idle_interval);
         let stop = self.process.stop.clone();
         loop {
@@ -241,7 +245,7 @@ impl Running {
                     continue;
                 }
                 _ = idle_check.tick() => {
-                    if self.process.is_idle(self.idle_timeout) {
+                    if self.process.is_idle(idle_timeout) {
                         return End::NotNeeded;
                     }
                     continue;
