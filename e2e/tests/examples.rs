@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use vmcp_crds::config::{GatewayConfig, SessionStorageProvider};
+use vmcp_crds::v1alpha1::MCPServer;
 use vmcp_e2e::gateway::Recipe;
 use vmcp_e2e::issuer::Issuer;
 use vmcp_e2e::redis::Redis;
@@ -123,6 +124,37 @@ fn readme_shows_the_example() -> anyhow::Result<()> {
     assert!(
         readme.contains(body.trim()),
         "the README does not show examples/gateway.yaml as it is:\n{shown}"
+    );
+    Ok(())
+}
+
+/// The README's short examples of a program as a server are valid.
+#[test]
+fn readme_shows_valid_servers_that_are_programs() -> anyhow::Result<()> {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"))?;
+    let section = readme.split("\n## Servers that are programs\n").nth(1);
+    let section = section
+        .and_then(|rest| rest.split("\n## ").next())
+        .unwrap_or_default();
+    let blocks = section
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next());
+    let blocks: Vec<&str> = blocks.collect();
+    let [configuration, resource] = &*blocks else {
+        anyhow::bail!("two blocks are expected, and not {blocks:?}");
+    };
+    assert!(configuration.lines().count() <= 5, "{configuration}");
+    let configuration = GatewayConfig::parse(configuration, Path::new("README.md"))?;
+    let hot = configuration.hot.unwrap_or_default();
+    hot.check()
+        .map_err(|(field, message)| anyhow::anyhow!("{field}: {message}"))?;
+    assert_eq!(hot.backends[0].command, ["uvx", "mcp-server-time"]);
+    assert!(resource.lines().count() <= 10, "{resource}");
+    let resource: MCPServer = serde_yaml::from_str(resource)?;
+    assert_eq!(
+        resource.spec.pypi.map(|pypi| pypi.package).as_deref(),
+        Some("mcp-server-time")
     );
     Ok(())
 }

@@ -1,19 +1,19 @@
-//! Shows one endpoint over two third-party MCP servers: their tools in one list, progress as it arrives, and one server undisturbed while the
-//! other is killed.
+//! Shows one endpoint over two third-party MCP servers, one behind HTTP and one that the gateway starts: their tools in one list, progress as it
+//! arrives, and one server undisturbed while the other is killed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_crds::config::FailureMode;
+use vmcp_crds::config::{BackendConfig, FailureMode};
 use vmcp_e2e::client::Client;
 use vmcp_e2e::gateway::{Gateway, Recipe};
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::stream::Stream;
 use vmcp_e2e::wait;
 use vmcp_external::server::{self, Server};
-use vmcp_external::step;
+use vmcp_external::{python, step};
 
 /// How long the gateway may take to notice that a server is away, or back.
 const SOON: Duration = Duration::from_secs(30);
@@ -27,21 +27,20 @@ pub(crate) fn show(address: SocketAddr) -> anyhow::Result<()> {
         "start @modelcontextprotocol/server-everything, from npm",
         server::everything,
     )?;
-    let time = step("start mcp-server-time behind FastMCP, from PyPI", server::time)?;
-    let backends = [
-        ("everything", everything.url.as_str()),
-        ("time", time.url.as_str()),
-    ];
-    let mut recipe = Recipe::in_memory(&backends)?;
+    let mut recipe = Recipe::in_memory(&[("everything", everything.url.as_str())])?;
+    let hot = recipe.hot();
+    hot.backends.push(time()?);
     // So that one sees in the list that a server is away.
-    let aggregation = &mut recipe.config.hot.get_or_insert_default().aggregation;
-    aggregation.failure_mode = FailureMode::Hide;
-    aggregation.refresh = vmcp_crds::config::Duration::from_secs(1);
-    let gateway = step("start vmcp-gateway, sessions in its own memory", || {
-        let mut gateway = recipe.start_unready(address)?;
-        gateway.wait_until_ready()?;
-        Ok(gateway)
-    })?;
+    hot.aggregation.failure_mode = FailureMode::Hide;
+    hot.aggregation.refresh = vmcp_crds::config::Duration::from_secs(1);
+    let gateway = step(
+        "start vmcp-gateway, which starts mcp-server-time, from PyPI",
+        || {
+            let mut gateway = recipe.start_unready(address)?;
+            gateway.wait_until_ready()?;
+            Ok(gateway)
+        },
+    )?;
     let url = format!("http://{}/mcp", gateway.mcp);
     println!(
         "\nThe configuration of the gateway:\n\n{}",
@@ -59,6 +58,16 @@ pub(crate) fn show(address: SocketAddr) -> anyhow::Result<()> {
     runtime.block_on(tokio::signal::ctrl_c())?;
     println!("\nended");
     Ok(())
+}
+
+/// A program that speaks on its standard streams. The gateway starts one for each session.
+fn time() -> anyhow::Result<BackendConfig> {
+    let python = python::venv()?.python().display().to_string();
+    Ok(BackendConfig {
+        name: "time".to_owned(),
+        command: vec![python, "-m".to_owned(), "mcp_server_time".to_owned()],
+        ..BackendConfig::default()
+    })
 }
 
 async fn converse(url: &str) -> anyhow::Result<()> {
