@@ -1,6 +1,6 @@
 //! Session store in the memory of one process. The sessions end with the process.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,11 +19,9 @@ use crate::runtime::clock;
 use crate::session::record::bindings::Bindings;
 use crate::session::record::{Binding, Lifetimes, NewRecord, PrincipalTag, Record, RecordKey};
 
-/// Number of creations between two searches for expired records. A search visits every record, so its cost per
-/// creation is the number of live records divided by this.
-const SWEEP_EVERY: usize = 1024;
-/// Minimum interval between two searches of a full store, so that a refused client costs no search.
-const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+/// Maximum number of records that a creation checks for expiry, so that no client waits for all of them. More than one, so that records
+/// that expire together are gone soon.
+const CHECKS_PER_CREATION: usize = 16;
 
 /// Estimated size of a record without the parts that the client controls.
 const RECORD_BYTES: usize = 1024;
@@ -34,7 +32,7 @@ const MAX_EXPIRED: usize = 100_000;
 /// Session store in the memory of this process.
 #[derive(Debug)]
 pub struct MemoryStore {
-    /// Not held across an await. Only the sweep visits more than a few records.
+    /// Not held across an await. Only a claim, or a creation in a full store, visits more than a few records.
     shared: Mutex<Shared>,
     incarnation: Incarnation,
     lifetimes: Lifetimes,
@@ -45,12 +43,12 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shared {
     records: HashMap<RecordKey, Entry>,
+    /// When each record has to be checked for expiry, earliest first. A record that was used since is then given a later time.
+    checks: BTreeSet<(Instant, RecordKey)>,
     /// Size of all records, including expired ones that are not claimed.
     bytes: usize,
     /// Number of records per principal.
     owned: HashMap<PrincipalTag, u32>,
-    created_since_sweep: usize,
-    swept: Option<Instant>,
     /// Expired records that are not claimed yet.
     expired: VecDeque<(RecordKey, Entry)>,
 }
@@ -61,6 +59,8 @@ struct Entry {
     touched: Instant,
     idle_deadline: Instant,
     end: Instant,
+    /// The record's time in [`Shared::checks`]; at or before `idle_deadline`.
+    check: Instant,
     /// Number of claims of the session's GET stream.
     streams: u64,
 }
@@ -96,10 +96,7 @@ impl MemoryStore {
         if shared.records.get(&key).is_some_and(|entry| entry.lives(now)) {
             return CreateOutcome::AlreadyExists;
         }
-        shared.created_since_sweep += 1;
-        if shared.created_since_sweep >= SWEEP_EVERY {
-            shared.sweep(now);
-        }
+        shared.sweep(now, CHECKS_PER_CREATION);
         if let Some(of) = shared.limit_reached(new, limits, self.max_bytes, now) {
             return CreateOutcome::Limit(of);
         }
@@ -131,9 +128,11 @@ impl MemoryStore {
             touched: now,
             idle_deadline,
             end,
+            check: idle_deadline,
             streams: 0,
         };
         shared.bytes += weight(&entry.record);
+        shared.checks.insert((entry.check, key));
         shared.records.insert(key, entry);
         CreateOutcome::Created { created, record }
     }
@@ -223,7 +222,7 @@ impl MemoryStore {
     fn claim_now(&self, limit: usize) -> Vec<(RecordKey, Record)> {
         let now = Instant::now();
         let mut shared = self.lock();
-        shared.sweep(now);
+        shared.sweep(now, usize::MAX);
         let count = limit.min(shared.expired.len());
         let claimed: Vec<_> = shared.expired.drain(..count).collect();
         let bytes: usize = claimed.iter().map(|(_, entry)| weight(&entry.record)).sum();
@@ -249,14 +248,8 @@ impl Shared {
         max_bytes: usize,
         now: Instant,
     ) -> Option<SessionLimit> {
-        let of = self.at_limit(new, limits, max_bytes)?;
-        if self
-            .swept
-            .is_some_and(|swept| now.duration_since(swept) < SWEEP_PAUSE)
-        {
-            return Some(of);
-        }
-        self.sweep(now);
+        self.at_limit(new, limits, max_bytes)?;
+        self.sweep(now, usize::MAX);
         self.at_limit(new, limits, max_bytes)
     }
 
@@ -270,22 +263,42 @@ impl Shared {
         (owned >= limits.principal).then_some(SessionLimit::Principal)
     }
 
-    fn sweep(&mut self, now: Instant) {
-        self.created_since_sweep = 0;
-        self.swept = Some(now);
-        for (key, entry) in self.records.extract_if(|_, entry| !entry.lives(now)) {
-            subtract_from_principal(&mut self.owned, &entry.record.principal_tag);
-            if self.expired.len() >= MAX_EXPIRED
-                && let Some((_, oldest)) = self.expired.pop_front()
-            {
-                self.bytes -= weight(&oldest.record);
+    /// Removes expired records, after at most `limit` checks. Each costs the logarithm of the number of records, and a record is checked
+    /// again only when it can have expired.
+    fn sweep(&mut self, now: Instant, limit: usize) {
+        for _ in 0..limit {
+            let Some(&(check, key)) = self.checks.first().filter(|(check, _)| *check <= now) else {
+                return;
+            };
+            self.checks.remove(&(check, key));
+            match self.records.get_mut(&key) {
+                Some(entry) if entry.lives(now) => {
+                    entry.check = entry.idle_deadline;
+                    self.checks.insert((entry.check, key));
+                }
+                Some(_) => self.expire(key),
+                None => {}
             }
-            self.expired.push_back((key, entry));
         }
+    }
+
+    /// Lets an expired record wait for the sweeper.
+    fn expire(&mut self, key: RecordKey) {
+        let Some(entry) = self.records.remove(&key) else {
+            return;
+        };
+        subtract_from_principal(&mut self.owned, &entry.record.principal_tag);
+        if self.expired.len() >= MAX_EXPIRED
+            && let Some((_, oldest)) = self.expired.pop_front()
+        {
+            self.bytes -= weight(&oldest.record);
+        }
+        self.expired.push_back((key, entry));
     }
 
     fn remove(&mut self, key: &RecordKey) -> Option<Entry> {
         let entry = self.records.remove(key)?;
+        self.checks.remove(&(entry.check, *key));
         self.bytes -= weight(&entry.record);
         subtract_from_principal(&mut self.owned, &entry.record.principal_tag);
         Some(entry)
@@ -553,5 +566,57 @@ mod tests {
         tokio::time::advance(Lifetimes::default().idle).await;
         assert_eq!(store.claim_now(10).len(), 4);
         assert_eq!(store.lock().bytes, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn used_records_stay_and_others_expire() {
+        let lifetimes = Lifetimes::default();
+        let store = MemoryStore::new(lifetimes);
+        let limits = SessionLimits {
+            server: u32::MAX,
+            principal: u32::MAX,
+        };
+        let create = || {
+            let key = RecordKey::random();
+            store.create_now(key, &record(1), limits);
+            key
+        };
+        let keys: Vec<_> = (0..100).map(|_| create()).collect();
+        tokio::time::advance(lifetimes.idle / 2).await;
+        for key in &keys[..40] {
+            store.touch_now(key);
+        }
+        for key in &keys[90..] {
+            store.terminate_now(key);
+        }
+        tokio::time::advance(lifetimes.idle / 2).await;
+        assert!(store.claim_now(0).is_empty());
+        assert_eq!(store.lock().expired.len(), 50);
+        // Each live record, and no other, has one time.
+        let checked: Vec<_> = store.lock().checks.iter().map(|(_, key)| *key).collect();
+        assert_eq!(checked.len(), 40);
+        assert!(keys[..40].iter().all(|key| checked.contains(key)));
+        tokio::time::advance(lifetimes.idle / 2).await;
+        assert_eq!(store.claim_now(1000).len(), 90);
+        let shared = store.lock();
+        assert!(shared.records.is_empty() && shared.checks.is_empty() && shared.bytes == 0);
+    }
+
+    // Sessions that expire while nobody claims them are removed by creations, a few at a time.
+    #[tokio::test(start_paused = true)]
+    async fn creation_checks_a_few_records() {
+        let lifetimes = Lifetimes::default();
+        let store = MemoryStore::new(lifetimes);
+        let limits = SessionLimits {
+            server: u32::MAX,
+            principal: u32::MAX,
+        };
+        let create = || store.create_now(RecordKey::random(), &record(1), limits);
+        (0..100).for_each(|_| drop(create()));
+        tokio::time::advance(lifetimes.idle).await;
+        drop(create());
+        assert_eq!(store.lock().records.len(), 100 - CHECKS_PER_CREATION + 1);
+        (0..7).for_each(|_| drop(create()));
+        assert_eq!(store.lock().records.len(), 8);
     }
 }
