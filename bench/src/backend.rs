@@ -1,9 +1,10 @@
 //! The backend of the bench: a small and fast MCP server, so that the measurements show the cost of the gateway.
 //!
-//! It has sessions: `initialize` returns a session id, and all other requests need one.
+//! Over HTTP it has sessions: `initialize` returns a session id, and all other requests need one.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
+use std::io::{BufRead as _, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -93,6 +94,26 @@ pub async fn run(listeners: Vec<TcpListener>, tools: usize) -> anyhow::Result<()
     futures::future::try_join_all(serving).await.map(drop)
 }
 
+/// Serves a server with `tools` tools on the standard streams, until the input ends.
+///
+/// # Errors
+/// If the input is not JSON-RPC, or the output is closed.
+pub fn run_stdio(tools: usize) -> anyhow::Result<()> {
+    let server = Server::new(tools);
+    let mut output = std::io::stdout().lock();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let message: Message<'_> = serde_json::from_str(&line)?;
+        if let Some(id) = message.id {
+            let mut response = server.response(id.get(), &message);
+            response.push('\n');
+            output.write_all(response.as_bytes())?;
+            output.flush()?;
+        }
+    }
+    Ok(())
+}
+
 impl Server {
     fn new(tools: usize) -> Self {
         let names = [ECHO, LARGE, STREAM].map(str::to_owned).into_iter();
@@ -151,42 +172,48 @@ impl Server {
     }
 
     fn request(&self, id: &str, message: &Message<'_>) -> Response<Body> {
+        let text = self.response(id, message);
+        if message.method == "initialize" {
+            let mut response = json(text);
+            let number = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
+            if let Ok(session) = HeaderValue::try_from(format!("bench-{number:032}")) {
+                response.headers_mut().insert(SESSION_ID, session);
+            }
+            return response;
+        }
+        let tool = message.params.as_ref().map_or("", |params| &*params.name);
+        if message.method == "tools/call" && tool == STREAM {
+            let event = format!("event: message\ndata: {text}\n\n");
+            let events = stream::iter([Ok(Frame::data(Bytes::from(event)))]);
+            let mut response = Response::new(Either::Right(StreamBody::new(events)));
+            response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
+            return response;
+        }
+        json(text)
+    }
+
+    /// The response to the request `id`.
+    fn response(&self, id: &str, message: &Message<'_>) -> String {
         match &*message.method {
-            "initialize" => self.initialize(id),
-            "ping" => json(result(id, "{}")),
-            "tools/list" => json(result(id, &self.shared.tools)),
-            "tools/call" => self.call(id, message.params.as_ref()),
-            _ => json(format!(
+            "initialize" => result(
+                id,
+                r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#,
+            ),
+            "ping" => result(id, "{}"),
+            "tools/list" => result(id, &self.shared.tools),
+            "tools/call" => result(id, &self.call(message.params.as_ref())),
+            _ => format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32601,"message":"Method not found"}}}}"#
-            )),
+            ),
         }
     }
 
-    fn initialize(&self, id: &str) -> Response<Body> {
-        let number = self.shared.sessions.fetch_add(1, Ordering::Relaxed);
-        let mut response = json(result(
-            id,
-            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"bench","version":"1"}}"#,
-        ));
-        if let Ok(session) = HeaderValue::try_from(format!("bench-{number:032}")) {
-            response.headers_mut().insert(SESSION_ID, session);
-        }
-        response
-    }
-
-    fn call(&self, id: &str, params: Option<&Params<'_>>) -> Response<Body> {
+    fn call(&self, params: Option<&Params<'_>>) -> String {
         let text = params.and_then(|params| params.arguments.as_ref());
         let text = text.map_or("\"\"", |arguments| arguments.message.get());
         match params.map_or("", |params| &*params.name) {
-            LARGE => json(result(id, &content(text, &self.shared.filling))),
-            STREAM => {
-                let event = format!("event: message\ndata: {}\n\n", result(id, &content(text, "")));
-                let events = stream::iter([Ok(Frame::data(Bytes::from(event)))]);
-                let mut response = Response::new(Either::Right(StreamBody::new(events)));
-                response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
-                response
-            }
-            _ => json(result(id, &content(text, ""))),
+            LARGE => content(text, &self.shared.filling),
+            _ => content(text, ""),
         }
     }
 }

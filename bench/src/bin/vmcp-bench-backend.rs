@@ -13,10 +13,16 @@ struct Args {
     /// Number of tools of each server
     #[arg(long, default_value_t = 10)]
     tools: usize,
+    /// Serve one server on the standard streams instead
+    #[arg(long, conflicts_with = "servers")]
+    stdio: bool,
 }
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if args.stdio {
+        return vmcp_bench::backend::run_stdio(args.tools);
+    }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_all().build()?.block_on(async {
         let mut listeners = Vec::new();

@@ -9,6 +9,7 @@
 mod client;
 mod connection;
 mod message;
+mod pipe;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use crate::samples::Samples;
 pub use client::Client;
 pub use connection::get;
 pub use message::Call;
+pub use pipe::PipeClient;
 
 /// The server that a client calls.
 #[derive(Clone, Debug)]

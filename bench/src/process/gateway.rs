@@ -33,7 +33,7 @@ pub struct Gateway {
     pub mcp: SocketAddr,
     admin: SocketAddr,
     process: Process,
-    _directory: TempDir,
+    _directory: Option<TempDir>,
 }
 
 /// The log line with the addresses of the listeners.
@@ -60,7 +60,29 @@ impl Gateway {
         fs::write(&file, config(storage, backends, keys)?)?;
         let mut command = Command::new(program("vmcp-gateway")?);
         command.arg("serve").arg("--config").arg(&file);
-        let mut process = Process::start("gateway", &cores::on(core, &command))?;
+        Self::listening(core, &command, Some(directory))
+    }
+
+    /// Starts a bridge for `server`, a program that speaks on its standard streams, on `core`. The program runs there, too.
+    ///
+    /// # Errors
+    /// If it does not start.
+    pub fn bridge(core: usize, server: &Command) -> anyhow::Result<Self> {
+        let mut command = Command::new(program("vmcp-gateway")?);
+        command.args([
+            "bridge",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--",
+        ]);
+        command.arg(server.get_program()).args(server.get_args());
+        Self::listening(core, &command, None)
+    }
+
+    fn listening(core: usize, command: &Command, directory: Option<TempDir>) -> anyhow::Result<Self> {
+        let mut process = Process::start("gateway", &cores::on(core, command))?;
         let listening = printed(&mut process, |text| {
             text.lines()
                 .find_map(|line| serde_json::from_str::<Listening>(line).ok())

@@ -17,7 +17,7 @@ use crate::cores::{self, Cores};
 
 pub use gateway::{Gateway, Storage, keys};
 pub use redis::Redis;
-pub use usage::{cpu, resident};
+pub use usage::{cpu, cpu_of_tree, resident};
 
 /// How long a program may take to print its addresses.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -52,6 +52,16 @@ impl Program {
         Self::start("backend", &cores::on(cores.others, &command), servers)
     }
 
+    /// The command of a backend that speaks on its standard streams.
+    ///
+    /// # Errors
+    /// If the program is not built.
+    pub fn on_standard_streams() -> anyhow::Result<Command> {
+        let mut command = Command::new(program("vmcp-bench-backend")?);
+        command.arg("--stdio");
+        Ok(command)
+    }
+
     fn start(name: &str, command: &Command, addresses: usize) -> anyhow::Result<Self> {
         let mut process = Process::start(name, command)?;
         let addresses = printed(&mut process, |text| {
@@ -78,7 +88,7 @@ fn printed<T>(process: &mut Process, read: impl Fn(&str) -> Option<T>) -> anyhow
         if process.ended()?.is_some() || started.elapsed() > START_TIMEOUT {
             bail!("{}", process.last_words());
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

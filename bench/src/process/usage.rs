@@ -18,6 +18,21 @@ pub fn cpu(process: u32) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs_f64(ticks as f64 / TICKS))
 }
 
+/// The CPU time of the process and its running descendants. Those that have ended do not count.
+///
+/// # Errors
+/// If there is no such process.
+pub fn cpu_of_tree(process: u32) -> anyhow::Result<Duration> {
+    let mut time = cpu(process)?;
+    // Each thread has its own list of the processes that it has started.
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        for child in fs::read_to_string(thread?.path().join("children"))?.split_whitespace() {
+            time += cpu_of_tree(child.parse()?)?;
+        }
+    }
+    Ok(time)
+}
+
 /// The resident memory of the process in bytes.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod comparison;
 mod idle;
 mod round;
 mod sessions;
+mod stdio;
 mod wide;
 
 use std::time::Duration;
@@ -29,6 +30,8 @@ pub enum Scenario {
     Idle,
     /// 150 backends with 10 tools each: the list of tools, and the first call to a backend
     Wide,
+    /// A bridge, compared with the pipe of its server: calls, start, memory
+    Stdio,
     /// Sessions in Redis, compared with sessions in memory: calls, new sessions, commands to Redis, memory
     Sessions,
     /// Sessions that are opened and abandoned for 600 times the duration of a measurement (ten minutes): memory
@@ -55,6 +58,7 @@ impl Scenario {
         Self::Initialize,
         Self::Idle,
         Self::Wide,
+        Self::Stdio,
     ];
 
     /// Runs the scenario, and prints the progress to standard error.
@@ -69,6 +73,7 @@ impl Scenario {
             Self::Initialize => calls::initialize(run).await,
             Self::Idle => idle::idle(run).await,
             Self::Wide => wide::wide(run).await,
+            Self::Stdio => stdio::stdio(run).await,
             Self::Sessions => sessions::sessions(run).await,
             Self::Soak => sessions::soak(run).await,
         }
