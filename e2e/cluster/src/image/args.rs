@@ -24,7 +24,7 @@ pub struct Args {
 /// A group of images that can be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Name {
-    /// vmcp.dev/gateway:dev, vmcp.dev/operator:dev and vmcp.dev/test server:dev.
+    /// vmcp.dev/gateway:dev, vmcp.dev/operator:dev and vmcp.dev/test-server:dev.
     Ours,
     /// vmcp.dev/redis:7, the Redis of Debian.
     Redis,

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use vmcp_external::previous_commit::PreviousCommit;
 
-use super::{Config, Image};
+use super::{Config, Image, libraries};
 
 /// The programs, and the names of their images without tags.
 const PROGRAMS: [(&str, &str); 3] = [
@@ -18,11 +18,16 @@ const PROGRAMS: [(&str, &str); 3] = [
 ];
 
 const TEST_SERVER: &str = "test-server";
+/// Where the test server listens in a container.
+const TEST_SERVER_LISTENS: [&str; 2] = [
+    "TEST_SERVER_LISTEN=0.0.0.0:8080",
+    "TEST_SERVER_ADMIN=0.0.0.0:8081",
+];
 
 /// The cargo profile for the programs of this workspace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Profile {
-    /// The profile of releases: slow to compile, small and fast.
+    /// The profile of releases: slow to compile, small, fast, and without shared libraries.
     #[default]
     Image,
     /// The profile of tests: already built if `cargo xtask test` has run.
@@ -42,9 +47,12 @@ impl Profile {
 /// `vmcp.dev/NAME:dev` and `vmcp.dev/NAME:VERSION`.
 ///
 /// # Errors
-/// If one does not compile, or a file cannot be written.
+/// If one does not compile, a program of a release needs shared libraries, or a file cannot be written.
 pub fn ours(dir: &Path, profile: Profile) -> anyhow::Result<Vec<PathBuf>> {
     let programs = compile(profile)?;
+    if profile == Profile::Image {
+        programs.values().try_for_each(|program| ensure_static(program))?;
+    }
     PROGRAMS
         .iter()
         .map(|(program, name)| {
@@ -88,12 +96,25 @@ fn write(
     let inside = format!("/usr/local/bin/{program}");
     let mut names = tags.iter().map(|tag| format!("vmcp.dev/{name}:{tag}"));
     let first = names.next().context("an image needs a tag")?;
-    let mut image = Image::new(&first, Config::running([inside.as_str()]));
+    let mut config = Config::running([inside.as_str()]);
+    if name == TEST_SERVER {
+        config.environment = TEST_SERVER_LISTENS.map(str::to_owned).to_vec();
+    }
+    let mut image = Image::new(&first, config);
     names.for_each(|name| image.also_named(&name));
     image.base();
     image.program(built, &inside)?;
     image.write(archive)?;
     Ok(archive.to_owned())
+}
+
+/// Checks that the program runs in every image: the gateway is copied into the pods of servers, as their bridge.
+fn ensure_static(program: &Path) -> anyhow::Result<()> {
+    let libraries = libraries::of(program)?;
+    if !libraries.is_empty() {
+        bail!("{} needs shared libraries: {libraries:?}", program.display());
+    }
+    Ok(())
 }
 
 /// Compiles the programs, and returns their paths by name.
@@ -115,6 +136,11 @@ fn compile(profile: Profile) -> anyhow::Result<BTreeMap<String, PathBuf>> {
             command.args(["--workspace", "--bins", "--examples", "--tests"]);
         }
         Profile::Image => {
+            // With `--target`, the flags are not those of build scripts and procedural macros, which cannot be static.
+            let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            command.args(["--target", &target]);
+            command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+            command.env_remove("CARGO_ENCODED_RUSTFLAGS");
             for (program, _) in PROGRAMS {
                 command.args(["--package", program, "--bin", program]);
             }
