@@ -3,6 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use serde_json::json;
 use tempfile::TempDir;
 use vmcp_e2e::gateway::Recipe;
@@ -94,35 +95,44 @@ fn removed_backend_ends_its_processes() -> anyhow::Result<()> {
     wait_until_gone(&mark)
 }
 
-/// Many sessions one after another leave no zombie, no open file and no memory.
+/// A thousand sessions, in at most 32 processes at a time, leave no process, no zombie, no open file and no memory.
 #[test]
-fn many_sessions_leave_nothing_behind() -> anyhow::Result<()> {
+fn thousand_sessions_leave_nothing_behind() -> anyhow::Result<()> {
+    const WORKERS: usize = 8;
     let mark = new_mark("many");
     let mut recipe = crate::test_server()?;
-    recipe.hot().backends[0]
-        .env
-        .insert("MARK".to_owned(), value(&mark));
+    let backend = &mut recipe.hot().backends[0];
+    backend.env.insert("MARK".to_owned(), value(&mark));
+    backend.max_processes = 32;
     let gateway = recipe.start()?;
+    let open_and_end = || -> anyhow::Result<()> {
+        let session = Session::open(gateway.mcp)?;
+        let called = session.call(gateway.mcp, "local_counter", &json!({}))?;
+        assert_eq!(called.tool_text()?, "1");
+        assert_eq!(session.delete(gateway.mcp)?.status, 200);
+        Ok(())
+    };
     let round = |sessions: usize| -> anyhow::Result<()> {
-        for _ in 0..sessions {
-            let session = Session::open(gateway.mcp)?;
-            let called = wait::until("there is a place", LIMIT, || {
-                let called = session.call(gateway.mcp, "local_counter", &json!({}))?;
-                anyhow::ensure!(called.status == 200, "{}", called.text());
-                called.tool_text()
-            });
-            assert_eq!(called?, "1");
-            assert_eq!(session.delete(gateway.mcp)?.status, 200);
-        }
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|_| scope.spawn(|| (0..sessions / WORKERS).try_for_each(|_| open_and_end())))
+                .collect();
+            for worker in workers {
+                worker
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("a worker panicked"))??;
+            }
+            anyhow::Ok(())
+        })?;
         wait::until("their processes have ended", LIMIT, || {
             let left = marked(&mark)?.len();
             anyhow::ensure!(left <= 2, "{left} are left");
             Ok(())
         })
     };
-    round(40)?;
+    round(80)?;
     let (files, memory) = (gateway.open_files()?, gateway.resident_bytes()?);
-    round(200)?;
+    round(920)?;
     let (files_after, memory_after) = (gateway.open_files()?, gateway.resident_bytes()?);
     assert!(
         files_after <= files + 4,
@@ -132,5 +142,27 @@ fn many_sessions_leave_nothing_behind() -> anyhow::Result<()> {
         memory_after < memory + 8 * 1024 * 1024,
         "{memory_after} bytes, and {memory} before"
     );
-    Ok(())
+    let id = gateway.process_status("Pid")?.context("the gateway runs")?;
+    wait::until("no zombie is left", LIMIT, || {
+        let zombies = zombies_of(&id)?;
+        anyhow::ensure!(zombies.is_empty(), "{zombies:?}");
+        Ok(())
+    })
+}
+
+/// The zombies for which the process with this id has not waited.
+fn zombies_of(id: &str) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let Some((name, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        let mut fields = rest.split_ascii_whitespace();
+        if fields.next() == Some("Z") && fields.next() == Some(id) {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
 }
