@@ -4,6 +4,7 @@ mod named_faults;
 mod quick_start;
 mod refused_store;
 mod replaced_pods;
+mod servers;
 mod support;
 mod traffic;
 mod upgrade;

@@ -14,7 +14,7 @@ use vmcp_e2e::{http_client, wait};
 use vmcp_external::requires;
 
 use crate::support::{
-    address, answers, condition, exclusive, get, pods, shell, stats, with_state, workspace,
+    address, answers, condition, exclusive, get, pods, pods_of, shell, stats, with_state, workspace,
 };
 
 /// The commands of the README's quick start on a cluster: the first shell block below its heading that names helm.
@@ -74,6 +74,13 @@ async fn call_until_all_have_served(url: &str, pods: &[(String, SocketAddr)]) ->
     bail!("after 50 calls only some pods have served: {:?}", calls(pods)?)
 }
 
+/// The admin address of the server `counter`, which has one pod.
+fn counter_admin(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
+    let pods = pods_of(cluster, "mcps/counter")?;
+    let address = pods.first().and_then(|pod| pod["status"]["podIP"].as_str());
+    Ok(format!("{}:8081", address.context("no pod has an address")?).parse()?)
+}
+
 /// All gateway pods are deleted, and the client's session goes on.
 #[requires(cluster, redis, npm)]
 #[test]
@@ -110,7 +117,8 @@ fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {
 async fn story(cluster: &Cluster) -> anyhow::Result<()> {
     let service = address(cluster, "vmcp-demo", 4483)?;
     let url = format!("http://{service}/mcp");
-    let counter = address(cluster, "counter", 8081)?;
+    cluster.kubectl(["wait", "--for=condition=Ready", "mcps", "--all", "--timeout=120s"])?;
+    let counter = counter_admin(cluster)?;
     assert_eq!(condition(cluster, "demo", "SessionStorageWarning")?, "False");
 
     answers(service)?;
@@ -233,7 +241,7 @@ fn a_change_of_backends_reaches_running_pods(
         "apiVersion": "vmcp.dev/v1alpha1",
         "kind": "MCPServerEntry",
         "metadata": {"name": "another", "namespace": "default"},
-        "spec": {"groupRef": {"name": "tools"}, "url": "http://counter:8080/mcp"},
+        "spec": {"groupRef": {"name": "tools"}, "url": "http://mcp-counter:8080/mcp"},
     });
     cluster.apply(&entry.to_string())?;
     let started = Instant::now();
@@ -267,7 +275,7 @@ fn a_secret_value_reaches_running_pods(cluster: &Cluster) -> anyhow::Result<()> 
         "kind": "MCPServerEntry",
         "metadata": {"name": "guarded", "namespace": "default"},
         "spec": {
-            "groupRef": {"name": "tools"}, "url": "http://counter:8080/mcp",
+            "groupRef": {"name": "tools"}, "url": "http://mcp-counter:8080/mcp",
             "headers": {"X-Token": {"secretKeyRef": {"name": "guarded", "key": "token"}}},
         },
     });

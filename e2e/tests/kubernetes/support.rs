@@ -75,7 +75,12 @@ pub(crate) fn condition(cluster: &Cluster, server: &str, kind: &str) -> anyhow::
 
 /// The gateway pods of a virtual server, also those that are ending.
 pub(crate) fn pod_list(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<Value>> {
-    let selector = get(cluster, &format!("vmcp/{server}"), "{.status.selector}")?;
+    pods_of(cluster, &format!("vmcp/{server}"))
+}
+
+/// The pods of an object that has a selector in its status, also those that are ending.
+pub(crate) fn pods_of(cluster: &Cluster, object: &str) -> anyhow::Result<Vec<Value>> {
+    let selector = get(cluster, object, "{.status.selector}")?;
     let list = cluster.kubectl(["get", "pods", "-l", &selector, "-o", "json"])?;
     let mut list: Value = serde_json::from_str(&list)?;
     match list["items"].take() {
@@ -84,7 +89,7 @@ pub(crate) fn pod_list(cluster: &Cluster, server: &str) -> anyhow::Result<Vec<Va
     }
 }
 
-fn is_ending(pod: &Value) -> bool {
+pub(crate) fn is_ending(pod: &Value) -> bool {
     !pod["metadata"]["deletionTimestamp"].is_null()
 }
 
@@ -170,13 +175,19 @@ pub(crate) fn install_charts(cluster: &Cluster, charts: &Path, values: &[&str]) 
     })
 }
 
-/// Applies the quick start of the README without its server `everything`, whose image is large.
+/// Applies the quick start of the README with another backend `counter`, which the operator does not run.
 pub(crate) fn apply_quick_start(cluster: &Cluster) -> anyhow::Result<()> {
-    for file in ["redis.yaml", "servers.yaml", "vmcp.yaml"] {
-        let text = std::fs::read_to_string(workspace().join("examples/quickstart").join(file))?;
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubernetes");
+    let quick_start = workspace().join("examples/quickstart");
+    for file in [
+        quick_start.join("redis.yaml"),
+        tests.join("counter.yaml"),
+        quick_start.join("vmcp.yaml"),
+    ] {
+        let text = std::fs::read_to_string(file)?;
         let documents = text
             .split("\n---\n")
-            .filter(|document| !document.contains("name: everything"));
+            .filter(|document| !document.contains("\nkind: MCPServer\n"));
         cluster.apply(&documents.collect::<Vec<_>>().join("\n---\n"))?;
     }
     for deployment in ["deployment/redis", "deployment/counter"] {
