@@ -81,7 +81,7 @@ fn expired_watch() -> Response {
 }
 
 /// The number of watches of an operator.
-const WATCHES: usize = 15;
+const WATCHES: usize = 16;
 
 // Every watch is refused with 410, and then ends with an error of 410. Each is listed again, and the operator goes on.
 #[requires(api_server)]

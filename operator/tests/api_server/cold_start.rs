@@ -96,11 +96,11 @@ async fn current_statuses(servers: &kube::Api<VirtualMCPServer>) -> usize {
     servers.iter().filter(is_current).count()
 }
 
-/// How often the operator has sent each kind of request.
-fn request_counts(server: &ApiServer) -> BTreeMap<String, usize> {
+/// How often the operator has sent each kind of request about the namespaces of `harness`.
+fn request_counts(server: &ApiServer, harness: &Harness) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::<String, usize>::new();
     for number in 0..NAMESPACES {
-        for access in accesses(server, &format!("thousand-0-{number}")) {
+        for access in accesses(server, &format!("{}-{number}", harness.namespace)) {
             *counts
                 .entry(format!("{} {} {}", access.verb, access.resource, access.code))
                 .or_default() += 1;
@@ -160,7 +160,7 @@ async fn thousand_servers_are_reconciled_from_cold() {
         processor_time(&operator),
     );
     eprintln!("{SERVERS} virtual servers: {elapsed:?}, {memory} KiB, {processor:?} of processor time");
-    let requests = request_counts(&server);
+    let requests = request_counts(&server, &harness);
     eprintln!("{requests:#?}");
     assert_eq!(current_statuses(&servers).await, SERVERS, "with a status");
     let deployments = deployments
