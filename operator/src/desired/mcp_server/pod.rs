@@ -73,7 +73,8 @@ fn install_bridge(inputs: &ServerInputs<'_>) -> Container {
         args: Some(vec!["install".to_owned(), bridge_path()]),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", "10m"), ("memory", "16Mi")])),
-            limits: Some(quantities(&[("memory", "64Mi")])),
+            // Where the volume is in memory, the copy counts.
+            limits: Some(quantities(&[("memory", "256Mi")])),
             ..ResourceRequirements::default()
         }),
         security_context: Some(container_security()),
