@@ -602,7 +602,7 @@ mod tests {
         assert!(shared.records.is_empty() && shared.checks.is_empty() && shared.bytes == 0);
     }
 
-    // Sessions that expire while nobody claims them are removed by creations, a few at a time.
+    // Sessions that expire between two claims are removed by creations, a few at a time.
     #[tokio::test(start_paused = true)]
     async fn creation_checks_a_few_records() {
         let lifetimes = Lifetimes::default();
