@@ -211,7 +211,8 @@ fn left_out_because(server: &VirtualMCPServer, name: &str) -> Option<String> {
     left_out.find(|backend| backend.name == name)?.message.clone()
 }
 
-/// Derives the status of a group from its members and the names of MCPServers that are none because of their name. The transition time of an unchanged condition comes from `old`.
+/// Derives the status of a group from its members, and from the names of the MCPServers that an MCPServerEntry of the same name replaces. The
+/// transition time of an unchanged condition comes from `old`.
 #[must_use]
 pub fn derive(
     group: &MCPGroup,

@@ -30,7 +30,8 @@ pub fn backends(server: &VirtualMCPServer, stores: &ReflectorStores) -> Option<V
     Some(Backend::check_all(backends, &server.spec.hot.aggregation))
 }
 
-/// The members of `group`, sorted by name, and the names of MCPServers that are none because an MCPServerEntry of the group has the same name.
+/// The members of `group`, sorted by name, and the names of the MCPServers that are not members, because an MCPServerEntry of the group has
+/// the same name.
 #[must_use]
 pub fn members(group: &MCPGroup, stores: &ReflectorStores) -> (Vec<Member>, Vec<String>) {
     let namespace = &group.metadata.namespace;

@@ -97,7 +97,7 @@ impl FakeGateway {
     }
 }
 
-/// The value of the `Authorization` header. Without a token there is none, as for a bridge.
+/// The value of the `Authorization` header. It is empty without a token: a bridge needs no header.
 fn bearer(token: &str) -> String {
     if token.is_empty() {
         return String::new();

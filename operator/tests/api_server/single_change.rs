@@ -148,7 +148,7 @@ impl Fixture {
     }
 }
 
-// A change that is none for the operator causes no write.
+// A change of what the operator does not use causes no write.
 #[requires(api_server)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_change_causes_no_write() {
