@@ -17,7 +17,7 @@ const MIN_HIDDEN_BYTES: usize = 4;
 pub(super) struct Environment {
     /// All variables, by name.
     pub(super) variables: Vec<(OsString, OsString)>,
-    /// The values that the server's output must not show: those that are not in the configuration.
+    /// The values that the server's output must not show: those that are not in the configuration, each line by itself, the longest first.
     pub(super) secrets: Vec<String>,
 }
 
@@ -47,11 +47,48 @@ impl Environment {
                     vmcp_crds::config::without_line_break(&text).to_owned()
                 }
             };
-            if !matches!(source, ValueSource::Value(_)) && value.len() >= MIN_HIDDEN_BYTES {
-                secrets.push(value.clone());
+            if !matches!(source, ValueSource::Value(_)) {
+                // The output is read line by line.
+                let lines = value.lines().filter(|line| line.len() >= MIN_HIDDEN_BYTES);
+                secrets.extend(lines.map(str::to_owned));
             }
             variables.push((name.into(), value.into()));
         }
+        // A value that contains another one is hidden first, and as a whole.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self { variables, secrets })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use vmcp_crds::config::ProcessMode;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn each_line_of_a_secret_is_hidden_and_values_are_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        std::fs::write(&file, "first line\nab\nthe second line\n").unwrap();
+        let command = ServerCommand {
+            program: "x".to_owned(),
+            arguments: Vec::new(),
+            variables: vec![
+                ("KEY".to_owned(), ValueSource::File(file)),
+                ("PLAIN".to_owned(), ValueSource::Value("public".to_owned())),
+            ],
+            inherits_environment: false,
+            directory: None,
+            mode: ProcessMode::PerSession,
+            max_processes: 1,
+            idle_timeout: Duration::ZERO,
+        };
+        let environment = Environment::resolve(&command).await.unwrap();
+        assert_eq!(environment.secrets, ["the second line", "first line"]);
+        let key = environment.variables.iter().find(|(name, _)| name == "KEY");
+        assert_eq!(key.unwrap().1, "first line\nab\nthe second line");
     }
 }

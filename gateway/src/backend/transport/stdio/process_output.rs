@@ -81,7 +81,12 @@ impl ProcessOutput {
 
     /// Logs and keeps one line of `stream`.
     pub(super) fn add(&self, stream: &'static str, line: &[u8]) {
-        let line = line.get(..MAX_LINE_BYTES).unwrap_or(line).trim_ascii_end();
+        let line = if line.len() < MAX_LINE_BYTES {
+            line
+        } else {
+            self.without_cut_secret(line.get(..MAX_LINE_BYTES).unwrap_or(line))
+        };
+        let line = line.trim_ascii_end();
         if line.is_empty() {
             return;
         }
@@ -97,6 +102,18 @@ impl ProcessOutput {
                 tracing::info!(%backend, process, stream, line = text, suppressed, "server output");
             }
         }
+    }
+
+    /// The beginning of a line without the part of a secret at its end, which would not be recognized.
+    fn without_cut_secret<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        let cut = self.secrets.iter().filter_map(|secret| {
+            let secret = secret.as_bytes();
+            (1..secret.len())
+                .rev()
+                .find(|&length| secret.get(..length).is_some_and(|part| line.ends_with(part)))
+        });
+        let end = line.len() - cut.max().unwrap_or(0);
+        line.get(..end).unwrap_or(line)
     }
 
     /// Keeps the line. Returns whether it may be logged: the number of lines before it that were not.
@@ -149,6 +166,17 @@ mod tests {
         assert_eq!(lines.len(), KEPT_LINES);
         assert_eq!(lines[0], "line 11 <hidden>");
         assert_eq!(lines[KEPT_LINES - 1].len(), MAX_LINE_BYTES);
+    }
+
+    #[test]
+    fn secret_at_the_end_of_a_cut_line_is_hidden() {
+        let output = output(&["s3cret-value"]);
+        for length in 1..40 {
+            let line = format!("{}s3cret-value and more", "x".repeat(MAX_LINE_BYTES - length));
+            output.add("stderr", line.as_bytes());
+            let kept = output.last_lines().pop().unwrap();
+            assert!(!kept.contains("s3c"), "{kept}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
