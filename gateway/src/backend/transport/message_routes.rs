@@ -11,15 +11,19 @@ use crate::mcp::correlation;
 use crate::mcp::jsonrpc::{EnvelopeFields, Message, same_id};
 use crate::mcp::sse::Event;
 
-/// The most unread events of a call. The stream then waits, which affects only the same client.
+/// The most unread events of a call in a client's own session. The stream then waits, which affects only the same client.
 const CALL_BACKLOG: usize = 4;
+/// The most unread events of a call in a shared session, including its response. Other messages are dropped then, because other clients must
+/// not wait for the reader of one call.
+const SHARED_CALL_BACKLOG: usize = 64;
 /// The most unread events of the session's own stream. More are dropped, because calls must not wait for the stream's reader.
 const LISTENER_BACKLOG: usize = 64;
 
 /// The pending calls and the listener of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct MessageRoutes {
     calls: Vec<PendingCall>,
+    call_backlog: usize,
     listener: Option<mpsc::Sender<Event>>,
 }
 
@@ -33,8 +37,10 @@ struct PendingCall {
 /// The destination of a message.
 #[derive(Debug)]
 pub(super) enum MessageRoute {
-    /// A call; the stream waits until the call takes the message.
+    /// A call that goes on.
     Call(mpsc::Sender<Event>),
+    /// A call, which ends with this message.
+    Response(mpsc::Sender<Event>),
     /// The session's own stream, if it has capacity.
     Listener(mpsc::Sender<Event>),
     /// A ping of the server, with its id.
@@ -44,6 +50,19 @@ pub(super) enum MessageRoute {
 }
 
 impl MessageRoutes {
+    /// The routes of a client's own session, or of one that clients share.
+    pub(super) fn new(is_shared: bool) -> Self {
+        Self {
+            calls: Vec::new(),
+            call_backlog: if is_shared {
+                SHARED_CALL_BACKLOG
+            } else {
+                CALL_BACKLOG
+            },
+            listener: None,
+        }
+    }
+
     /// Registers the request `message` with the id `id`, and returns its events.
     pub(super) fn call(&mut self, id: &RawValue, message: &[u8]) -> mpsc::Receiver<Event> {
         self.calls.retain(|call| !call.events.is_closed());
@@ -51,7 +70,7 @@ impl MessageRoutes {
             Ok(Message::Request(request)) => correlation::progress_token(request.params).ok().flatten(),
             _ => None,
         };
-        let (events, receiver) = mpsc::channel(CALL_BACKLOG);
+        let (events, receiver) = mpsc::channel(self.call_backlog);
         self.calls.push(PendingCall {
             id: id.to_owned(),
             token: token.map(ToOwned::to_owned),
@@ -80,11 +99,6 @@ impl MessageRoutes {
     /// Whether there is a listener.
     pub(super) fn has_listener(&self) -> bool {
         self.listener().is_some()
-    }
-
-    /// Ends all calls and the listener.
-    pub(super) fn end(&mut self) {
-        *self = Self::default();
     }
 
     /// Routes the message `data`. A call that gets its response is removed.
@@ -122,7 +136,7 @@ impl MessageRoutes {
     /// Removes the call with this id.
     fn take_call(&mut self, id: &RawValue) -> Option<MessageRoute> {
         let at = self.calls.iter().position(|call| same_id(id, &call.id))?;
-        Some(MessageRoute::Call(self.calls.remove(at).events))
+        Some(MessageRoute::Response(self.calls.remove(at).events))
     }
 
     /// Removes the only pending call: a response with a null id (JSON-RPC 2.0, 5) can only belong to it.
@@ -130,7 +144,7 @@ impl MessageRoutes {
         self.calls.retain(|call| !call.events.is_closed());
         let is_alone = self.calls.len() == 1;
         let call = is_alone.then(|| self.calls.pop()).flatten()?;
-        Some(MessageRoute::Call(call.events))
+        Some(MessageRoute::Response(call.events))
     }
 
     fn call_with_token(&self, params: Option<&RawValue>) -> Option<MessageRoute> {
@@ -171,7 +185,8 @@ mod tests {
     }
 
     async fn deliver(routes: &mut MessageRoutes, data: &str) {
-        if let MessageRoute::Call(to) | MessageRoute::Listener(to) = routes.route(data.as_bytes()) {
+        let route = routes.route(data.as_bytes());
+        if let MessageRoute::Call(to) | MessageRoute::Response(to) | MessageRoute::Listener(to) = route {
             let data = Some(bytes::Bytes::copy_from_slice(data.as_bytes()));
             let event = Event {
                 data,
@@ -193,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn messages_are_routed_to_their_calls() {
         // Responses and progress go to their calls, requests of the server to the newest call.
-        let mut routes = MessageRoutes::default();
+        let mut routes = MessageRoutes::new(false);
         let mut one = call(&mut routes, "1", "\"a\"");
         let mut two = call(&mut routes, "\"1\"", "7");
         let progress = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"a","progress":1}}"#;
@@ -211,7 +226,7 @@ mod tests {
 
     #[tokio::test]
     async fn malformed_response_goes_to_the_call_that_it_names() {
-        let mut routes = MessageRoutes::default();
+        let mut routes = MessageRoutes::new(false);
         let mut one = call(&mut routes, "1", "1");
         let mut two = call(&mut routes, "2", "2");
         let no_version = r#"{"id":2,"result":{}}"#;
@@ -227,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn error_with_null_id_goes_to_the_only_call() {
-        let mut routes = MessageRoutes::default();
+        let mut routes = MessageRoutes::new(false);
         let error = r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what?"}}"#;
         let mut one = call(&mut routes, "1", "1");
         let mut two = call(&mut routes, "2", "2");
@@ -246,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn other_messages_go_to_the_own_stream_or_a_call() {
         // Other messages go to the session's own stream, or to a call where there is no such stream.
-        let mut routes = MessageRoutes::default();
+        let mut routes = MessageRoutes::new(false);
         let mut running = call(&mut routes, "1", "1");
         deliver(&mut routes, LOGS).await;
         let mut own = routes.listen();

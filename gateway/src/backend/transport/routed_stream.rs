@@ -14,6 +14,8 @@ use crate::mcp::sse::Event;
 pub(super) struct RoutedStream {
     /// `None` once the stream has ended.
     routes: Mutex<Option<MessageRoutes>>,
+    /// Whether the calls belong to several clients.
+    is_shared: bool,
     /// Why the stream has ended, for the calls that did not get their response.
     end_reason: Arc<OnceLock<String>>,
 }
@@ -25,20 +27,20 @@ pub(super) enum Routed {
     Delivered,
     /// It is a ping of the server, with this id. The gateway answers it, because the client may have no open stream.
     Ping(Box<RawValue>),
-    /// Neither a call nor a listener takes it.
+    /// Neither a call nor a listener takes it, or only a call in a shared session that has too many unread messages.
     Unroutable,
 }
 
-impl Default for RoutedStream {
-    fn default() -> Self {
+impl RoutedStream {
+    /// The stream of a client's own session, or of one that clients share.
+    pub(super) fn new(is_shared: bool) -> Self {
         Self {
-            routes: Mutex::new(Some(MessageRoutes::default())),
+            routes: Mutex::new(Some(MessageRoutes::new(is_shared))),
+            is_shared,
             end_reason: Arc::default(),
         }
     }
-}
 
-impl RoutedStream {
     /// Registers the request `message` with the id `id`, and returns its events; `None` when the stream has ended.
     pub(super) fn call(&self, id: &RawValue, message: &[u8]) -> Option<ResponseEvents> {
         let events = lock(&self.routes).as_mut()?.call(id, message);
@@ -78,12 +80,11 @@ impl RoutedStream {
             // The first reason stays.
             drop(self.end_reason.set(reason));
         }
-        if let Some(mut routes) = lock(&self.routes).take() {
-            routes.end();
-        }
+        drop(lock(&self.routes).take());
     }
 
-    /// Gives the message `data` to the call or listener to which it belongs. Waits while that call has too many unread messages.
+    /// Gives the message `data` to the call or listener to which it belongs. Waits while that call has too many unread messages, but not in a
+    /// shared session.
     pub(super) async fn deliver(&self, data: Bytes) -> Routed {
         let route = lock(&self.routes)
             .as_mut()
@@ -94,8 +95,16 @@ impl RoutedStream {
             ..Event::default()
         };
         match route {
-            // A call that has ended needs no message.
-            MessageRoute::Call(call) => drop(call.send(event).await),
+            MessageRoute::Call(call) if self.is_shared => {
+                // The last place is for the response.
+                if call.capacity() <= 1 {
+                    return Routed::Unroutable;
+                }
+                drop(call.try_send(event));
+            }
+            // There is a place for it. A call that has ended needs no message.
+            MessageRoute::Response(call) if self.is_shared => drop(call.try_send(event)),
+            MessageRoute::Call(call) | MessageRoute::Response(call) => drop(call.send(event).await),
             MessageRoute::Listener(listener) => {
                 if listener.try_send(event).is_err() {
                     tracing::warn!("client does not read its stream; dropping backend message");
@@ -110,4 +119,49 @@ impl RoutedStream {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn call(stream: &RoutedStream) -> ResponseEvents {
+        let request =
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":{"progressToken":"a"}}}"#;
+        let id = RawValue::from_string("1".to_owned()).unwrap();
+        stream.call(&id, request.as_bytes()).unwrap()
+    }
+
+    fn progress() -> Bytes {
+        let message = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":"a","progress":1}}"#;
+        Bytes::from_static(message.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn unread_call_of_shared_session_delays_no_message() {
+        let stream = RoutedStream::new(true);
+        let mut unread = call(&stream);
+        let routed = (0..1000).map(|_| stream.deliver(progress()).now_or_never().unwrap());
+        let dropped = routed.filter(|routed| matches!(routed, Routed::Unroutable));
+        assert!(dropped.count() > 900);
+        let response = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        let routed = stream.deliver(response.clone()).now_or_never().unwrap();
+        assert!(matches!(routed, Routed::Delivered), "{routed:?}");
+        let mut last = None;
+        while let Some(event) = unread.next().await.ok().flatten() {
+            last = event.data;
+        }
+        assert_eq!(last, Some(response));
+    }
+
+    #[tokio::test]
+    async fn own_session_waits_for_the_reader_of_its_call() {
+        let stream = RoutedStream::new(false);
+        let mut reader = call(&stream);
+        while stream.deliver(progress()).now_or_never().is_some() {}
+        let (routed, read) = tokio::join!(stream.deliver(progress()), reader.next());
+        assert!(matches!(routed, Routed::Delivered) && read.unwrap().is_some());
+    }
 }

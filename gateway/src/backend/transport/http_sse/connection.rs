@@ -38,12 +38,13 @@ pub(super) struct SseConnection {
 }
 
 impl SseConnection {
-    pub(super) fn new(endpoint: Uri, address: Option<IpAddr>, cookies: Cookies) -> Self {
+    /// `is_shared` says that several clients use it.
+    pub(super) fn new(endpoint: Uri, address: Option<IpAddr>, cookies: Cookies, is_shared: bool) -> Self {
         Self {
             endpoint,
             address,
             cookies,
-            messages: RoutedStream::default(),
+            messages: RoutedStream::new(is_shared),
             stop: CancellationToken::new(),
             pings: Arc::new(Semaphore::new(MAX_CONCURRENT_PINGS)),
         }
@@ -159,7 +160,7 @@ mod tests {
     async fn silent_stream_stays_open_until_closed() {
         let (_sender, events) = tokio::sync::mpsc::channel(1);
         let endpoint = Uri::from_static("http://a/message?session=1");
-        let connection = Arc::new(SseConnection::new(endpoint, None, Cookies::default()));
+        let connection = Arc::new(SseConnection::new(endpoint, None, Cookies::default(), false));
         let (id, drained) = (HeaderValue::from_static("1"), std::future::pending());
         let reading = Arc::clone(&connection).read(
             id,

@@ -136,7 +136,12 @@ impl Backend {
         // The cookies by which a load balancer finds the stream's server. POSTs send them.
         let cookies = Cookies::default();
         cookies.store_from_response(&headers, &[self.url(), &endpoint], clock::unix_seconds);
-        let connection = Arc::new(SseConnection::new(endpoint, address, cookies));
+        let connection = Arc::new(SseConnection::new(
+            endpoint,
+            address,
+            cookies,
+            self.shares_session(),
+        ));
         if let Transport::HttpSse(streams) = &self.inner.transport {
             streams.insert(&id, &connection)?;
         }

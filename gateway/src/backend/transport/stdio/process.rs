@@ -91,7 +91,7 @@ impl ServerProcess {
         tracing::debug!(backend = %backend.name(), process = number, "server process started");
         let (input, queue) = mpsc::channel(INPUT_BACKLOG);
         let process = Arc::new(Self {
-            messages: RoutedStream::default(),
+            messages: RoutedStream::new(backend.shares_session()),
             input,
             stop: CancellationToken::new(),
             last_used: Mutex::new(Instant::now()),
@@ -139,7 +139,7 @@ impl ServerProcess {
         sent.map_err(|_| BackendError::SessionLost)
     }
 
-    /// Cancels the request `id`. A server that does not read its input is not told.
+    /// Cancels the request `id`. A server that does not read its input gets no cancellation.
     pub(super) fn cancel(&self, id: &RawValue) {
         let message = format!(
             r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{}}}}}"#,
