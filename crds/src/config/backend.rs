@@ -70,7 +70,7 @@ pub struct BackendConfig {
     )]
     pub max_processes: u32,
     /// Time without a call after which a session's process ends, from `1s` to `24h`. The next call of the session starts a new one, which
-    /// does not have the state of the old one. A session with an open stream keeps its process.
+    /// does not have the state of the old one. A session with an open stream keeps its process. A shared process stays.
     #[schemars(
         extend("default" = default_process_idle_timeout().to_string()),
         extend("x-kubernetes-validations" = range::PROCESS_IDLE_TIMEOUT.cel())

@@ -149,7 +149,7 @@ pub struct MCPServerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4096))]
     pub max_processes: Option<u32>,
-    /// Time after which a process without requests ends, with `transport: stdio`. Default: that of the bridge.
+    /// Time after which a session's process without requests ends, with `transport: stdio`. A shared process stays. Default: that of the bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-validations" = crate::config::rules::range::PROCESS_IDLE_TIMEOUT.cel()))]
     pub idle_timeout: Option<Duration>,
