@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_cluster::{Cluster, Options, image};
+use vmcp_cluster::{Cluster, image};
 use vmcp_e2e::wait;
 use vmcp_external::requires;
 
 use crate::support::{
-    apply_quick_start, condition, exclusive, get, install_charts, patch_demo, settled, with_state, workspace,
+    apply_quick_start, condition, get, install_charts, on_cluster, patch_demo, settled, workspace,
 };
 
 /// Time in which a fault must be named.
@@ -138,16 +138,7 @@ static FAULTS: [Fault; 7] = [
 #[requires(cluster, redis)]
 #[test]
 fn each_fault_is_named_by_kubectl_describe() -> anyhow::Result<()> {
-    let _exclusive = exclusive();
-    let images = tempfile::tempdir()?;
-    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
-    archives.push(image::redis(images.path())?);
-    let cluster = Cluster::up(&Options::default())?;
-    for archive in archives {
-        cluster.load_image(&archive)?;
-    }
-    with_state(&cluster, story(&cluster))?;
-    cluster.down()
+    on_cluster(&[image::redis], story)
 }
 
 fn story(cluster: &Cluster) -> anyhow::Result<()> {

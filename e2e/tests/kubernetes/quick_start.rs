@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::{Value, json};
-use vmcp_cluster::{Cluster, Options, image};
+use vmcp_cluster::{Cluster, image};
 use vmcp_crds::session_key::{CURRENT, SessionKey};
 use vmcp_e2e::client::{self, Client};
 use vmcp_e2e::{http_client, wait};
 use vmcp_external::requires;
 
-use crate::support::{
-    address, answers, condition, exclusive, get, pods, pods_of, shell, stats, with_state, workspace,
-};
+use crate::support::{address, answers, condition, get, on_cluster, pods, pods_of, shell, stats, workspace};
 
 /// The commands of the README's quick start on a cluster: the first shell block below its heading that names helm.
 fn quick_start() -> anyhow::Result<Vec<String>> {
@@ -85,18 +83,7 @@ fn counter_admin(cluster: &Cluster) -> anyhow::Result<SocketAddr> {
 #[requires(cluster, redis, npm)]
 #[test]
 fn session_survives_deletion_of_all_gateway_pods() -> anyhow::Result<()> {
-    let _exclusive = exclusive();
-    let images = tempfile::tempdir()?;
-    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
-    archives.push(image::redis(images.path())?);
-    archives.push(image::everything(images.path())?);
-
-    let cluster = Cluster::up(&Options::default())?;
-    for archive in archives {
-        cluster.load_image(&archive)?;
-    }
-    with_state(&cluster, quick_start_and_story(&cluster))?;
-    cluster.down()
+    on_cluster(&[image::redis, image::everything], quick_start_and_story)
 }
 
 fn quick_start_and_story(cluster: &Cluster) -> anyhow::Result<()> {

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_cluster::{Cluster, Options, image};
+use vmcp_cluster::{Cluster, image};
 use vmcp_e2e::http_client::Session;
 use vmcp_e2e::wait;
 use vmcp_external::requires;
 
 use crate::support::{
-    COUNTER, address, answers, apply_quick_start, exclusive, get, install_charts, patch_demo, pods, settled,
-    with_state, workspace,
+    COUNTER, address, answers, apply_quick_start, get, install_charts, on_cluster, patch_demo, pods, settled,
+    workspace,
 };
 use crate::traffic::Traffic;
 
@@ -25,16 +25,7 @@ type Pods = BTreeMap<String, String>;
 #[requires(cluster, redis)]
 #[test]
 fn no_call_fails_while_pods_are_replaced_scaled_or_moved() -> anyhow::Result<()> {
-    let _exclusive = exclusive();
-    let images = tempfile::tempdir()?;
-    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
-    archives.push(image::redis(images.path())?);
-    let cluster = Cluster::up(&Options::default())?;
-    for archive in archives {
-        cluster.load_image(&archive)?;
-    }
-    with_state(&cluster, story(&cluster))?;
-    cluster.down()
+    on_cluster(&[image::redis], story)
 }
 
 fn story(cluster: &Cluster) -> anyhow::Result<()> {

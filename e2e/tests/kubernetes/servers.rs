@@ -6,15 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use vmcp_cluster::{Cluster, Options, image};
+use vmcp_cluster::{Cluster, image};
 use vmcp_e2e::http_client::{self, Session};
 use vmcp_e2e::load::{Load, Turn};
 use vmcp_e2e::wait;
 use vmcp_external::requires;
 
 use crate::support::{
-    address, answers, exclusive, get, install_charts, is_ending, pods, pods_of, settled, with_state,
-    workspace,
+    address, answers, get, install_charts, is_ending, on_cluster, pods, pods_of, settled, workspace,
 };
 
 /// The counter of the server that speaks on standard input and output, as the gateway advertises it.
@@ -31,17 +30,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[requires(cluster, redis, npm)]
 #[test]
 fn sessions_of_programs_spread_stay_and_are_repaired() -> anyhow::Result<()> {
-    let _exclusive = exclusive();
-    let images = tempfile::tempdir()?;
-    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
-    archives.push(image::redis(images.path())?);
-    archives.push(image::everything(images.path())?);
-    let cluster = Cluster::up(&Options::default())?;
-    for archive in archives {
-        cluster.load_image(&archive)?;
-    }
-    with_state(&cluster, story(&cluster))?;
-    cluster.down()
+    on_cluster(&[image::redis, image::everything], story)
 }
 
 fn story(cluster: &Cluster) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
-use vmcp_cluster::Cluster;
+use vmcp_cluster::{Cluster, Options, image};
 use vmcp_e2e::test_server::Stats;
 use vmcp_e2e::{http_client, wait};
 
@@ -29,6 +29,25 @@ pub(crate) fn workspace() -> PathBuf {
 pub(crate) fn exclusive() -> MutexGuard<'static, ()> {
     static CLUSTER: Mutex<()> = Mutex::new(());
     CLUSTER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `story` on a cluster of its own that has the images of this workspace, of debug programs, and those that `more` writes to a folder.
+pub(crate) fn on_cluster(
+    more: &[fn(&Path) -> anyhow::Result<PathBuf>],
+    story: impl FnOnce(&Cluster) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let _exclusive = exclusive();
+    let images = tempfile::tempdir()?;
+    let mut archives = image::ours(images.path(), image::Profile::Dev)?;
+    for write in more {
+        archives.push(write(images.path())?);
+    }
+    let cluster = Cluster::up(&Options::default())?;
+    for archive in archives {
+        cluster.load_image(&archive)?;
+    }
+    with_state(&cluster, story(&cluster))?;
+    cluster.down()
 }
 
 /// Adds the state of the cluster to an error.
